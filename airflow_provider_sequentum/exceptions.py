@@ -245,7 +245,7 @@ def from_client(error: E, conn_id: str) -> E | SequentumException:
         return SequentumConnectionException(message)
     if isinstance(error, errors.RefusedByServer):
         return SequentumRequestRefused(message)
-    if error.transient or isinstance(error, (errors.UnexpectedAnswer, errors.DownloadError)):
+    if error.transient or isinstance(error, (errors.UnexpectedResponse, errors.DownloadError)):
         unavailable = SequentumUnavailable(message)
         unavailable.retry_after = getattr(error, "retry_after", None)
         return unavailable

@@ -55,7 +55,7 @@ LAST_YEAR = 3000
 _NO_DELIMITERS = frozenset('"\r\n\0')
 _SURROGATES = range(0xD800, 0xE000)
 
-LONGEST_DURATION = timedelta(days=3660)
+MAX_DURATION = timedelta(days=3660)
 """Longer durations are mistakes, and could not be added to a date."""
 
 
@@ -117,9 +117,9 @@ def parse_amount(value: object) -> float:
 def parse_seconds(value: object) -> float:
     """Return a duration in seconds, given as a number of 0 or more or as a ``timedelta``."""
     number = value.total_seconds() if isinstance(value, timedelta) else _number(value)
-    if number is None or not 0 <= number <= LONGEST_DURATION.total_seconds():
+    if number is None or not 0 <= number <= MAX_DURATION.total_seconds():
         raise ValueError(
-            f"must be a number of seconds of 0 or more or a timedelta, of {LONGEST_DURATION.days} days at most, not "
+            f"must be a number of seconds of 0 or more or a timedelta, of {MAX_DURATION.days} days at most, not "
             f"{shown(value)}"
         )
     return number

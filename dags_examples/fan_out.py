@@ -63,7 +63,6 @@ with DAG(
         task_id="run_agent",
         agent_name="{{ params.agent }}",
         deferrable=True,
-        poll_interval=10,
         retries=2,
         retry_delay=10,
         max_active_tis_per_dag=4,

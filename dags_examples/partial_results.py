@@ -48,7 +48,6 @@ with DAG(
         task_id="run_agent",
         agent_name="{{ params.agent }}",
         deferrable=True,
-        poll_interval=10,
         restarts=2,
         restart_delay=5,
     )

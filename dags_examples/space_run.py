@@ -57,7 +57,6 @@ with DAG(
         task_id="run_space",
         space_id="{{ params.space_id }}",
         deferrable=True,
-        poll_interval=10,
         restarts=2,
         restart_delay=5,
         on_partial="warn",

@@ -13,14 +13,14 @@ from typing import get_args
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_sequentum.airflow_compat.trigger_life import SHORTEST_TRIGGER_LIFE
+from airflow_provider_sequentum.airflow_compat.trigger_life import MIN_TRIGGER_LIFETIME
 from airflow_provider_sequentum.api.run_status import status_name
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE, WAITING_SHARE
 from airflow_provider_sequentum.parameters import OnReady
 from airflow_provider_sequentum.runs.outcome import EXCEPTION_OF
 from airflow_provider_sequentum.runs.phases import PHASES, NextStep, Phase, next_step
 from airflow_provider_sequentum.sessions.state import Action, Session, SessionState, next_action
-from airflow_provider_sequentum.watching.polls import SHORTEST_INTERVAL
+from airflow_provider_sequentum.watching.polls import MIN_INTERVAL
 from airflow_provider_sequentum.watching.watcher import CONNECTION_LIFETIME, MAX_AT_ONCE
 from docs.drawing import LINE, Box, Canvas
 
@@ -188,7 +188,7 @@ def shared_watcher() -> str:
             "one client, one request budget",
             f"uses {WAITING_SHARE:.0%} of the key's limit at most",
             f"{MAX_AT_ONCE} requests under way at most",
-            f"the same one every {SHORTEST_INTERVAL:g} s at most",
+            f"the same one every {MIN_INTERVAL:g} s at most",
             f"tolerates faults for {faults:g} min, 404 for {not_found:g} min",
             f"reads the connection every {CONNECTION_LIFETIME / 60:g} min",
         ],
@@ -206,7 +206,7 @@ def shared_watcher() -> str:
     canvas.text(
         320,
         285,
-        f"A trigger fires {SHORTEST_TRIGGER_LIFE:g} s after its start, at the earliest. The first wait starts the",
+        f"A trigger fires {MIN_TRIGGER_LIFETIME:g} s after its start, at the earliest. The first wait starts the",
     )
     canvas.text(320, 285 + LINE, "watcher, the last one ends it.")
     return canvas.svg()

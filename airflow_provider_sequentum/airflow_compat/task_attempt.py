@@ -23,7 +23,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_sequentum.jobs.attempt import TaskFacts
-from airflow_provider_sequentum.parameters import LONGEST_DURATION
+from airflow_provider_sequentum.parameters import MAX_DURATION
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def facts_of(context: Mapping[str, Any], operator: BaseOperator) -> TaskFacts:
+def task_facts(context: Mapping[str, Any], operator: BaseOperator) -> TaskFacts:
     """Return what an attempt has to know about its task."""
     ti = context["ti"]
     max_tries = int(getattr(ti, "max_tries", 0) or 0)
@@ -43,7 +43,7 @@ def facts_of(context: Mapping[str, Any], operator: BaseOperator) -> TaskFacts:
         max_tries=max_tries,
         started_at=started_at,
         # Airflow accepts a timeout that is too long to be added to a datetime.
-        execution_deadline=started_at + min(limit, LONGEST_DURATION) if limit is not None else None,
+        execution_deadline=started_at + min(limit, MAX_DURATION) if limit is not None else None,
         has_next_attempt=try_number <= max_tries,
         is_retry=try_number > max_tries - retries + 1,
         keeps_records=context.get("task_state_store") is not None,

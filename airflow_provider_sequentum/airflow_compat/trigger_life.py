@@ -20,7 +20,7 @@ from airflow_provider_sequentum.airflow_compat.dag_run import state_of
 
 T = TypeVar("T")
 
-SHORTEST_TRIGGER_LIFE = 10.0
+MIN_TRIGGER_LIFETIME = 10.0
 """Seconds before a trigger may fire. Airflow fails a task whose trigger fires before the scheduler has processed the
 deferral (apache/airflow #66374, #71580; 2.11 to 3.3). It has not been observed after 8 seconds or more."""
 
@@ -37,11 +37,11 @@ log = logging.getLogger(__name__)
 
 
 async def with_minimum_lifetime(waiting: Awaitable[T]) -> T:
-    """Await the result, but return it no earlier than after :data:`SHORTEST_TRIGGER_LIFE`."""
+    """Await the result, but return it no earlier than after :data:`MIN_TRIGGER_LIFETIME`."""
     clock = asyncio.get_running_loop().time
     started_at = clock()
     result = await waiting
-    await asyncio.sleep(started_at + SHORTEST_TRIGGER_LIFE - clock())
+    await asyncio.sleep(started_at + MIN_TRIGGER_LIFETIME - clock())
     return result
 
 

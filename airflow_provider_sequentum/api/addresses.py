@@ -26,7 +26,7 @@ HostKind = Literal["loopback", "link-local", "private", "public"]
 _PRIVATE_SUFFIXES = (".internal", ".local", ".localdomain", ".lan", ".corp", ".intranet", ".home.arpa")
 _NUMERIC_HOST = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}", re.IGNORECASE)
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.IGNORECASE)
-_LONGEST_HOST = 253
+_MAX_HOST_LENGTH = 253
 # The last 32 bits are an IPv4 address: NAT64, its local prefix, and translated addresses.
 _TRANSLATED = [ipaddress.ip_network(each) for each in ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96")]
 # Clouds also serve credentials at these addresses, which are not link-local.
@@ -42,7 +42,7 @@ def is_host(host: str) -> bool:
         except ValueError:
             return False
         return True
-    if len(host) > _LONGEST_HOST or not all(map(_LABEL.fullmatch, labels)):
+    if len(host) > _MAX_HOST_LENGTH or not all(map(_LABEL.fullmatch, labels)):
         return False
     if "xn--" in host:
         import idna  # httpx uses it to decode such a host

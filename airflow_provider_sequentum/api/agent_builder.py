@@ -16,16 +16,16 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, Field, field_validator
 
 from airflow_provider_sequentum.api.call import (
-    LONGEST_SESSION_ID,
+    MAX_SESSION_ID_LENGTH,
     QUEUE_READ_TIMEOUT,
-    Answer,
     Call,
     Id,
+    Response,
     as_id,
     as_session_segment,
     only_given,
 )
-from airflow_provider_sequentum.api.errors import SequentumConfigurationError, UnexpectedAnswer
+from airflow_provider_sequentum.api.errors import SequentumConfigurationError, UnexpectedResponse
 from airflow_provider_sequentum.api.parsing import (
     ApiId,
     ApiMessage,
@@ -45,10 +45,10 @@ SessionMode = Literal["prompt", "url"]
 BEFORE_FIRST_EVENT = -1
 """The cursor before the first event."""
 
-SHORTEST_PROMPT, LONGEST_PROMPT = 10, 5000
+MIN_PROMPT_LENGTH, MAX_PROMPT_LENGTH = 10, 5000
 """Minimum and maximum number of characters of a prompt, after trimming."""
 
-LONGEST_PAGE = 16 * 1024 * 1024
+MAX_PAGE_SIZE = 16 * 1024 * 1024
 """Maximum bytes of events read at once. A screenshot can have ten million, and a session thousands of events."""
 
 EVENTS_READ_TIMEOUT = 60.0
@@ -58,7 +58,7 @@ EVENTS_READ_TIMEOUT = 60.0
 class SessionStarted(ApiModel):
     """The response to a start: the opaque id of the session."""
 
-    session_id: Annotated[str, Text(LONGEST_SESSION_ID * 5)] = Field(min_length=1, max_length=LONGEST_SESSION_ID)
+    session_id: Annotated[str, Text(MAX_SESSION_ID_LENGTH * 5)] = Field(min_length=1, max_length=MAX_SESSION_ID_LENGTH)
 
     @field_validator("session_id", mode="before")
     @classmethod
@@ -113,7 +113,7 @@ class SessionEvent(ApiModel):
     title: str | None = None
     config_id: int | None = None
     agent_name: str | None = None
-    image_base64: Annotated[str, Text(LONGEST_PAGE)] | None = Field(default=None, repr=False)
+    image_base64: Annotated[str, Text(MAX_PAGE_SIZE)] | None = Field(default=None, repr=False)
     tool_name: str | None = None
     phase: str | None = None
     args: Any = None
@@ -186,9 +186,10 @@ def start(
     chosen = mode or ("prompt" if text is not None else "url")
     if (chosen == "url" and address is None) or (chosen == "prompt" and text is None):
         raise SequentumConfigurationError(f"An Agent Builder session in {chosen} mode needs a {chosen}.")
-    if text is not None and not SHORTEST_PROMPT <= len(text) <= LONGEST_PROMPT:
+    if text is not None and not MIN_PROMPT_LENGTH <= len(text) <= MAX_PROMPT_LENGTH:
         raise SequentumConfigurationError(
-            f"The prompt has {len(text)} characters; the Agent Builder takes {SHORTEST_PROMPT} to {LONGEST_PROMPT}."
+            f"The prompt has {len(text)} characters; the Agent Builder takes {MIN_PROMPT_LENGTH} to "
+            f"{MAX_PROMPT_LENGTH}."
         )
     space = None if space_id is None else as_id(space_id, "space_id")
     return Call(
@@ -206,12 +207,12 @@ def status(session_id: str) -> Call[SessionStatus]:
     return Call.get(
         f"read the status of Agent Builder session {session_id}",
         _path(session_id, "status"),
-        lambda answer: _read_status(answer, session_id),
+        lambda response: _read_status(response, session_id),
     )
 
 
 def events(
-    session_id: str, last_event_index: int = BEFORE_FIRST_EVENT, longest_page: int = LONGEST_PAGE
+    session_id: str, last_event_index: int = BEFORE_FIRST_EVENT, longest_page: int = MAX_PAGE_SIZE
 ) -> Call[EventPage]:
     """Wait for events after a cursor. The server holds the request until there are some.
 
@@ -225,12 +226,12 @@ def events(
         f"read the events of Agent Builder session {session_id}",
         "GET",
         _path(session_id, "events"),
-        lambda answer: _read_events(answer, session_id, last_event_index),
+        lambda response: _read_events(response, session_id, last_event_index),
         query={"lastEventIndex": last_event_index},
         safe_to_repeat=True,
         read_timeout=EVENTS_READ_TIMEOUT,
         when_silent=lambda: EventPage(last_event_index=last_event_index),
-        longest_answer=longest_page,
+        max_response_size=longest_page,
     )
 
 
@@ -264,7 +265,7 @@ def finish(session_id: str, agent_name: str | None = None) -> Call[FinishedSessi
         f"finish Agent Builder session {session_id}",
         "POST",
         _path(session_id, "finish"),
-        lambda answer: _read_finished(answer, session_id),
+        lambda response: _read_finished(response, session_id),
         body=only_given(agentName=agent_name),
         read_timeout=QUEUE_READ_TIMEOUT,
     )
@@ -289,26 +290,26 @@ def _path(session_id: str, last: str) -> str:
     return f"/agent-builder/{as_session_segment(session_id)}/{last}"
 
 
-def _read_status(answer: Answer, session_id: str) -> SessionStatus:
-    status = read_one(SessionStatus, sessionId=session_id)(answer)
+def _read_status(response: Response, session_id: str) -> SessionStatus:
+    status = read_one(SessionStatus, sessionId=session_id)(response)
     return status.model_copy(update={"status": status.status.strip().lower()})
 
 
-def _read_events(answer: Answer, session_id: str, cursor: int) -> EventPage:
-    page = read_one(EventPage, sessionId=session_id)(answer)
+def _read_events(response: Response, session_id: str, cursor: int) -> EventPage:
+    page = read_one(EventPage, sessionId=session_id)(response)
     # In a cut response, the last event may be incomplete, and the index may be that of an event that is missing.
-    events = page.events[:-1] if answer.is_cut else page.events
-    stated = cursor if answer.is_cut else page.last_event_index
+    events = page.events[:-1] if response.is_cut else page.events
+    stated = cursor if response.is_cut else page.last_event_index
     new = {event.event_index: event for event in events if event.event_index is not None and event.event_index > cursor}
     in_order = [new[index] for index in sorted(new)]
     foreign = next((event.session_id for event in in_order if event.session_id not in (None, session_id)), None)
     if foreign is not None:
-        raise UnexpectedAnswer(f"its sessionId is {one_line(foreign, 100)}, but {session_id} was requested")
+        raise UnexpectedResponse(f"its sessionId is {one_line(foreign, 100)}, but {session_id} was requested")
     # A response without news may have no index, or a smaller one: the cursor never goes back.
-    return EventPage(events=in_order, last_event_index=max([cursor, stated, *new]), is_cut=answer.is_cut)
+    return EventPage(events=in_order, last_event_index=max([cursor, stated, *new]), is_cut=response.is_cut)
 
 
-def _read_finished(answer: Answer, session_id: str) -> FinishedSession:
-    if not answer.content.strip():
+def _read_finished(response: Response, session_id: str) -> FinishedSession:
+    if not response.content.strip():
         return FinishedSession()
-    return read_one(FinishedSession, sessionId=session_id)(answer)
+    return read_one(FinishedSession, sessionId=session_id)(response)

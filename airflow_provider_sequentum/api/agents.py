@@ -24,7 +24,7 @@ from airflow_provider_sequentum.api.parsing import (
     read_nothing,
     read_one,
 )
-from airflow_provider_sequentum.api.text import LONGEST_WHOLE
+from airflow_provider_sequentum.api.text import MAX_WHOLE_LENGTH
 
 AgentSortColumn = Literal["name", "lastActivity", "created", "updated", "status", "configType"]
 
@@ -75,7 +75,7 @@ class Agent(ApiModel):
     description: ApiText | None = None
     start_url: ApiUrl | None = None
     config_type: ApiCode[ConfigType] | None = None
-    input_parameters: Annotated[dict[str, Any], Text(LONGEST_WHOLE, lines=True)] | None = None
+    input_parameters: Annotated[dict[str, Any], Text(MAX_WHOLE_LENGTH, lines=True)] | None = None
     is_active: bool | None = None
     is_archived: bool | None = None
     status: ApiRunStatus | None = None

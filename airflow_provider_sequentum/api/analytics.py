@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from airflow_provider_sequentum.api.call import Answer, Call, Day, Id, as_id
+from airflow_provider_sequentum.api.call import Call, Day, Id, Response, as_id
 from airflow_provider_sequentum.api.parsing import ApiMessage, ApiModel, ApiRunStatus, ApiTime, read_one
 
 
@@ -136,14 +136,14 @@ def latest_failure(agent_id: Id) -> Call[RunDiagnostics | None]:
     return Call.get(
         f"read the latest failure of agent {agent}",
         f"/analytics/agents/{agent}/latest-failure",
-        lambda answer: _read_latest_failure(answer, agent),
+        lambda response: _read_latest_failure(response, agent),
     )
 
 
-def _read_latest_failure(answer: Answer, agent_id: int) -> RunDiagnostics | None:
-    if answer.is_html:
+def _read_latest_failure(response: Response, agent_id: int) -> RunDiagnostics | None:
+    if response.is_html:
         raise ValueError("the response is an HTML page")
-    if answer.first_byte != b"{":
+    if response.first_byte != b"{":
         return None
-    diagnostics = read_one(RunDiagnostics, agentId=agent_id)(answer)
+    diagnostics = read_one(RunDiagnostics, agentId=agent_id)(response)
     return diagnostics if diagnostics.run_id is not None else None

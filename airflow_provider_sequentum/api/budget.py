@@ -29,7 +29,7 @@ DEFAULT_WINDOW = 60.0
 """Seconds."""
 DEFAULT_PAUSE = 5.0
 """Seconds for which a refusal delays the requests of a key if the server does not state a time."""
-LONGEST_PAUSE = 120.0
+MAX_PAUSE = 120.0
 """Maximum number of seconds for which a refusal delays the requests of a key."""
 
 _MARGIN = 0.05
@@ -37,7 +37,7 @@ _MARGIN = 0.05
 _LEARNING_INTERVAL = 1.0
 """Seconds. Limits rarely change, and reading the headers costs more than all other work of the budget."""
 _LARGEST_LIMIT = 1_000_000
-_LONGEST_WINDOW = 3600.0
+_MAX_WINDOW = 3600.0
 
 FIRST_PACE = 0.2
 """The part of the limit that the polls of a process use while nothing is known about other users of the key."""
@@ -294,7 +294,7 @@ class RequestBudget:
 
     def _learn(self, headers: Mapping[str, str]) -> None:
         limit = _number(headers.get("x-ratelimit-limit"), _LARGEST_LIMIT)
-        window = _number(headers.get("x-ratelimit-window-seconds"), _LONGEST_WINDOW)
+        window = _number(headers.get("x-ratelimit-window-seconds"), _MAX_WINDOW)
         if limit is not None and int(limit) >= 1 and int(limit) != self._limit:
             self._own_limit *= int(limit) / self._limit
             self._limit = int(limit)
@@ -302,12 +302,12 @@ class RequestBudget:
             self._window = window
 
     def _hold_back(self, now: float, seconds: float) -> None:
-        self._exceeded(now, seconds, min(seconds, LONGEST_PAUSE) + _DEAF)
+        self._exceeded(now, seconds, min(seconds, MAX_PAUSE) + _DEAF)
         # Requests that are in flight at the same time are refused together: this is a single event.
         if now >= self._paused_until:
             self._own_limit = max(1.0, self._own_limit / 2)
             self._own_limit_since = now
-        self._paused_until = max(self._paused_until, now + min(seconds, LONGEST_PAUSE))
+        self._paused_until = max(self._paused_until, now + min(seconds, MAX_PAUSE))
 
     def _recover(self, now: float) -> None:
         if self._own_limit < self._limit and now - self._own_limit_since >= self._window:

@@ -24,7 +24,7 @@ QUEUE_READ_TIMEOUT = 90.0
 """Seconds. If the key's limit is used up, the service may queue a request for the rest of a window (60 s). If the
 client gave up earlier on a start, it would be unknown whether there is a run."""
 
-LONGEST_SESSION_ID = 256
+MAX_SESSION_ID_LENGTH = 256
 """Maximum length of an Agent Builder session id, as in Sequentum's own client."""
 
 T = TypeVar("T")
@@ -36,13 +36,13 @@ Day = date | str
 """A date or a time, or its text in ISO 8601 format."""
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """The server's response to a request, independent of any HTTP library.
 
     :param status_code: HTTP status.
     :param headers: response headers; look up their names in lower case.
     :param content: the body, decompressed.
-    :param is_cut: whether ``content`` is only the first part of the body, see ``Call.longest_answer``.
+    :param is_cut: whether ``content`` is only the first part of the body, see ``Call.max_response_size``.
     """
 
     status_code: int
@@ -69,7 +69,7 @@ class Call(Generic[T]):
     :param method: HTTP method, in upper case.
     :param path: path below ``/api/v1``, with a leading slash.
     :param parse: converts a 2xx response to the value that the caller gets. It raises ``ValueError``,
-        ``UnexpectedAnswer`` or ``RefusedByServer`` with a reason; the pipeline adds the description of the call.
+        ``UnexpectedResponse`` or ``RefusedByServer`` with a reason; the pipeline adds the description of the call.
     :param query: query parameters, only those that the caller set.
     :param body: JSON body.
     :param files: body as ``multipart/form-data``: name and content of the file in each form field.
@@ -78,8 +78,9 @@ class Call(Generic[T]):
     :param read_timeout: minimum number of seconds without data to allow, if the client's own timeout may be too short.
     :param when_silent: returns the value to use after a read timeout. Only for long polls, where a timeout means that
         there is no news; for all other calls a read timeout is an error.
-    :param longest_answer: maximum number of bytes to read, for responses whose rest can be requested again. ``None``: a
-        response that is longer than :data:`~airflow_provider_sequentum.api.transport.LONGEST_ANSWER` is an error.
+    :param max_response_size: maximum number of bytes to read, for responses whose rest can be requested again.
+        ``None``: a response that is longer than
+        :data:`~airflow_provider_sequentum.api.transport.MAX_RESPONSE_SIZE` is an error.
     :param is_of_stop: whether it belongs to stopping something that costs credits. Such a call only waits for the limit
         of the key, not for the lower limit of this process or for the end of a pause after a refusal.
     """
@@ -87,18 +88,18 @@ class Call(Generic[T]):
     purpose: str
     method: str
     path: str
-    parse: Callable[[Answer], T]
+    parse: Callable[[Response], T]
     query: Mapping[str, str | int] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
     files: Mapping[str, tuple[str, bytes]] | None = field(default=None, repr=False)
     safe_to_repeat: bool = False
     read_timeout: float | None = None
     when_silent: Callable[[], T] | None = None
-    longest_answer: int | None = None
+    max_response_size: int | None = None
     is_of_stop: bool = False
 
     @classmethod
-    def get(cls, purpose: str, path: str, parse: Callable[[Answer], T], **query: date | str | int | None) -> Call[T]:
+    def get(cls, purpose: str, path: str, parse: Callable[[Response], T], **query: date | str | int | None) -> Call[T]:
         """Return a call that only reads, so it is safe to repeat. Parameters that are ``None`` are not sent."""
         return cls(purpose, "GET", path, parse, query=only_given(**query), safe_to_repeat=True)
 
@@ -161,7 +162,7 @@ def as_session_segment(session_id: str) -> str:
 
     :raises SequentumConfigurationError: if it is empty, too long or a dot segment.
     """
-    if not session_id.strip() or len(session_id) > LONGEST_SESSION_ID or session_id in (".", ".."):
+    if not session_id.strip() or len(session_id) > MAX_SESSION_ID_LENGTH or session_id in (".", ".."):
         raise SequentumConfigurationError(f"{session_id[:40]!r} is not a session id of the Agent Builder.")
     try:
         return quote(session_id, safe="")

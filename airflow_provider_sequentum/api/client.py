@@ -30,7 +30,7 @@ from airflow_provider_sequentum.api.pipeline import Pipeline, retry_after_of
 from airflow_provider_sequentum.api.retry import Deadline, retry_options
 from airflow_provider_sequentum.api.settings import ClientSettings
 from airflow_provider_sequentum.api.transport import (
-    LONGEST_ANSWER,
+    MAX_RESPONSE_SIZE,
     BoundedBody,
     async_raw_pieces,
     location_of,
@@ -48,11 +48,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LONGEST_SLEEP = 1.0
+MAX_SLEEP = 1.0
 """Seconds after which a request that waits for the budget checks it again: the limit may have been raised."""
 URGENT_WAIT = 0.5
 """Maximum seconds between two attempts of an urgent client: Airflow gives a killed task about five."""
-LONGEST_ERROR_BODY = 64 * 1024
+MAX_ERROR_BODY_SIZE = 64 * 1024
 
 # InvalidURL is not an HTTPError of httpx.
 _NETWORK_ERRORS = (httpx.HTTPError, httpx.InvalidURL)
@@ -83,7 +83,7 @@ class _Client:
             is_poll=_is_poll(call, share),
             is_of_stop=call.is_of_stop,
         )
-        return min(wait, LONGEST_SLEEP, deadline.remaining) if wait > 0 else 0.0
+        return min(wait, MAX_SLEEP, deadline.remaining) if wait > 0 else 0.0
 
     def _settle(self, response: httpx.Response | None, took: float | None = None) -> None:
         if response is None:
@@ -209,7 +209,7 @@ class SequentumClient(_Client):
     def _attempt(self, call: Call[T], budget_share: float, deadline: Deadline) -> Reply[T]:
         try:
             with closing(self._request(call, budget_share, deadline)) as response:
-                body = BoundedBody(response, call.longest_answer or LONGEST_ANSWER)
+                body = BoundedBody(response, call.max_response_size or MAX_RESPONSE_SIZE)
                 for data in raw_pieces(response):
                     if body.take(data):
                         break
@@ -273,7 +273,7 @@ class SequentumClient(_Client):
             location = location_of(response)
             # A redirect's body is read too: otherwise the connection to the API could not be reused for the next file.
             small = response.is_error or location is not None
-            error_body = read_at_most(response, LONGEST_ERROR_BODY).content if small else b""
+            error_body = read_at_most(response, MAX_ERROR_BODY_SIZE).content if small else b""
             request = download.follow(response, location, error_body)
             if request is None:
                 with wide_reads(response):
@@ -387,7 +387,7 @@ class AsyncSequentumClient(_Client):
     async def _send_admitted(self, call: Call[T], budget_share: float, deadline: Deadline) -> Reply[T]:
         try:
             async with aclosing(await self._open(call, budget_share, deadline)) as response:
-                body = BoundedBody(response, call.longest_answer or LONGEST_ANSWER)
+                body = BoundedBody(response, call.max_response_size or MAX_RESPONSE_SIZE)
                 async for data in async_raw_pieces(response):
                     if body.take(data):
                         break

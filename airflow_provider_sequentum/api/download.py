@@ -22,7 +22,7 @@ import httpx
 
 from airflow_provider_sequentum.api.addresses import redirect_target
 from airflow_provider_sequentum.api.call import Call, Id, as_id
-from airflow_provider_sequentum.api.errors import AnswerLost, DownloadError, SequentumError
+from airflow_provider_sequentum.api.errors import DownloadError, ResponseLost, SequentumError
 from airflow_provider_sequentum.api.files import FileType, RunFile
 from airflow_provider_sequentum.api.pipeline import USER_AGENT, Pipeline, error_of_status
 from airflow_provider_sequentum.api.text import one_line
@@ -125,7 +125,7 @@ class Download:
             self._check_body(response)
             return None
         if self._redirects == 0:
-            raise error_of_status(self.call, self._pipeline.answer_of(response, error_body))
+            raise error_of_status(self.call, self._pipeline.response_of(response, error_body))
         refusal = self._error(f"the storage responded with {response.status_code}. Its address may have expired")
         refusal.transient = True
         raise refusal
@@ -194,10 +194,10 @@ class Download:
     def finish(self) -> int:
         """Check the length after the end of the body, and return it.
 
-        :raises AnswerLost: if a part is missing; the next attempt downloads it.
+        :raises ResponseLost: if a part is missing; the next attempt downloads it.
         """
         if self._to_skip or (self._expected and not self._is_decoded and self.received < self._expected):
-            raise self._error(f"only {self.received} of {self._expected} bytes arrived", AnswerLost)
+            raise self._error(f"only {self.received} of {self._expected} bytes arrived", ResponseLost)
         sizes = {self.received, self._stored} if self._is_decoded else {self.received}
         if self._listed_size and self._listed_size not in sizes:
             log.warning(

@@ -5,9 +5,9 @@
     SequentumError
      ├── SequentumConfigurationError    settings or arguments are invalid; nothing was sent (also a ValueError)
      ├── ConnectionNotMade              nothing was sent: there was no connection, or the time was up before
-     ├── AnswerLost                     the request was sent, but its response did not arrive
+     ├── ResponseLost                   the request was sent, but its response did not arrive
      ├── HttpStatusError                the server responded with an error status: ``status_code``
-     ├── UnexpectedAnswer               a 2xx response that does not match the endpoint or the id; a redirect
+     ├── UnexpectedResponse             a 2xx response that does not match the endpoint or the id; a redirect
      │    └── RefusedByServer           a 2xx response with ``success: false``
      └── DownloadError                  a file could not be downloaded from the storage that the API redirects to
 
@@ -59,7 +59,7 @@ class ConnectionNotMade(SequentumError):
     transient = True
 
 
-class AnswerLost(SequentumError):
+class ResponseLost(SequentumError):
     """The request was sent, but its response did not arrive (read timeout, connection reset, damaged body).
 
     For a call that changes something, ``may_have_acted`` is true: check what happened before you repeat it.
@@ -100,7 +100,7 @@ class HttpStatusError(SequentumError):
         self.retry_after = retry_after
 
 
-class UnexpectedAnswer(SequentumError):
+class UnexpectedResponse(SequentumError):
     """A response that does not match the endpoint.
 
     It is an HTML page of a gateway, truncated JSON, a redirect or too long, or its id is missing or not the requested
@@ -108,7 +108,7 @@ class UnexpectedAnswer(SequentumError):
     """
 
 
-class RefusedByServer(UnexpectedAnswer):
+class RefusedByServer(UnexpectedResponse):
     """A 2xx response with ``success: false``, which is how the Agent Builder refuses a request."""
 
 

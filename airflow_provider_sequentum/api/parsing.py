@@ -34,14 +34,14 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic_core import core_schema, from_json
 
-from airflow_provider_sequentum.api.call import Answer, Call
-from airflow_provider_sequentum.api.errors import RefusedByServer, UnexpectedAnswer
+from airflow_provider_sequentum.api.call import Call, Response
+from airflow_provider_sequentum.api.errors import RefusedByServer, UnexpectedResponse
 from airflow_provider_sequentum.api.run_status import RunStatus, parse_run_status, status_name
 from airflow_provider_sequentum.api.text import (
-    LONGEST_MESSAGE,
-    LONGEST_NAME,
-    LONGEST_TEXT,
-    LONGEST_WHOLE,
+    MAX_MESSAGE_LENGTH,
+    MAX_NAME_LENGTH,
+    MAX_TEXT_LENGTH,
+    MAX_WHOLE_LENGTH,
     one_line,
     safe_json,
     safe_text,
@@ -120,19 +120,19 @@ class Text(NamedTuple):
     lines: bool = False
 
 
-_NAME = Text(LONGEST_NAME)
-_JSON = Text(LONGEST_TEXT, lines=True)
+_NAME = Text(MAX_NAME_LENGTH)
+_JSON = Text(MAX_TEXT_LENGTH, lines=True)
 
-ApiMessage = Annotated[str, Text(LONGEST_MESSAGE)]
+ApiMessage = Annotated[str, Text(MAX_MESSAGE_LENGTH)]
 """A sentence or two, on one line."""
 
-ApiText = Annotated[str, Text(LONGEST_TEXT, lines=True)]
+ApiText = Annotated[str, Text(MAX_TEXT_LENGTH, lines=True)]
 """A text of many lines."""
 
-ApiUrl = Annotated[str, Text(LONGEST_TEXT)]
+ApiUrl = Annotated[str, Text(MAX_TEXT_LENGTH)]
 """An address."""
 
-ApiWhole = Annotated[str, Text(LONGEST_WHOLE, lines=True)]
+ApiWhole = Annotated[str, Text(MAX_WHOLE_LENGTH, lines=True)]
 """A text that is only useful as a whole, such as input parameters."""
 
 ApiTime = Annotated[pendulum.DateTime, PlainValidator(parse_time)]
@@ -253,30 +253,30 @@ def read_json(content: bytes, *, is_cut: bool = False) -> Any:
         return from_json(re.sub(_HUGE_INTEGER, "null", text).encode(errors="replace"), allow_partial=is_cut)
 
 
-def read_nothing(answer: Answer) -> None:
+def read_nothing(response: Response) -> None:
     """Read the response of a call without a return value: any 2xx except a refusal and an HTML page of a gateway."""
-    if answer.first_byte == b"{":
-        raise_if_refused(read_json(answer.content))
-    if answer.first_byte == b"<":
+    if response.first_byte == b"{":
+        raise_if_refused(read_json(response.content))
+    if response.first_byte == b"<":
         raise ValueError("the response is an HTML page")
 
 
-def read_one(model: type[M], **asked: int | str | None) -> Callable[[Answer], M]:
+def read_one(model: type[M], **asked: int | str | None) -> Callable[[Response], M]:
     """Return a reader of one object.
 
     :param model: the model of the object.
-    :param asked: wire names and values of the requested ids. A response with another id is an ``UnexpectedAnswer``. If
-        the response lacks an id, the requested one is used, except for the object's own ``id``.
+    :param asked: wire names and values of the requested ids. A response with another id is an ``UnexpectedResponse``.
+        If the response lacks an id, the requested one is used, except for the object's own ``id``.
     """
 
-    def read(answer: Answer) -> M:
-        data = raise_if_refused(read_json(answer.content, is_cut=answer.is_cut))
+    def read(response: Response) -> M:
+        data = raise_if_refused(read_json(response.content, is_cut=response.is_cut))
         return model.model_validate(_with_asked_ids(model, data, asked))
 
     return read
 
 
-def read_list(model: type[M], **asked: int | str | None) -> Callable[[Answer], Page[M]]:
+def read_list(model: type[M], **asked: int | str | None) -> Callable[[Response], Page[M]]:
     """Return a reader of a list, or of one page of it: an array, or an object with the list in one of ``_LIST_KEYS``.
 
     Records that cannot be read are omitted, and a single warning states their number.
@@ -285,8 +285,8 @@ def read_list(model: type[M], **asked: int | str | None) -> Callable[[Answer], P
     :param asked: as for :func:`read_one`, for each record and for the object around them.
     """
 
-    def read(answer: Answer) -> Page[M]:
-        data = raise_if_refused(read_json(answer.content, is_cut=answer.is_cut))
+    def read(response: Response) -> Page[M]:
+        data = raise_if_refused(read_json(response.content, is_cut=response.is_cut))
         _with_asked_ids(model, data, asked)
         records, total = _records_of(data)
         page: Page[M] = Page([], total)
@@ -331,7 +331,7 @@ def next_page(call: Call[Page[T]], page: Page[T], previous: Page[T] | None) -> C
     :param call: the call that returned the page, with both paging parameters.
     :param page: the page.
     :param previous: the page before it.
-    :raises UnexpectedAnswer: the server returns the same page repeatedly, or an empty one before the end.
+    :raises UnexpectedResponse: the server returns the same page repeatedly, or an empty one before the end.
     """
     page_index, records_per_page = int(call.query["pageIndex"]), int(call.query["recordsPerPage"])
     if page.total_record_count is None:
@@ -339,13 +339,13 @@ def next_page(call: Call[Page[T]], page: Page[T], previous: Page[T] | None) -> C
         return None
     if previous is not None:
         if page and page == previous:
-            raise call.error(UnexpectedAnswer, f"page {page_index} repeats the previous page")
+            raise call.error(UnexpectedResponse, f"page {page_index} repeats the previous page")
         records_per_page = previous.length
     if (page_index - 1) * records_per_page + page.length >= page.total_record_count:
         return None
     if not page:
         raise call.error(
-            UnexpectedAnswer, f"page {page_index} is empty, but the list has {page.total_record_count} records"
+            UnexpectedResponse, f"page {page_index} is empty, but the list has {page.total_record_count} records"
         )
     return replace(call, query={**call.query, "pageIndex": page_index + 1})
 
@@ -444,7 +444,7 @@ def _names_of(model: type[ApiModel], name: str) -> tuple[str, ...]:
 def _with_asked_ids(model: type[ApiModel], data: Any, asked: Mapping[str, int | str | None]) -> Any:
     """Return an object with the requested ids added if it lacks them.
 
-    :raises UnexpectedAnswer: it has another id.
+    :raises UnexpectedResponse: it has another id.
     """
     if not isinstance(data, dict):
         return data
@@ -456,7 +456,7 @@ def _with_asked_ids(model: type[ApiModel], data: Any, asked: Mapping[str, int | 
         stated = [(name, data[name]) for name in names if data.get(name) is not None]
         for name, other in stated:
             if other != value and str(other).strip() != str(value):
-                raise UnexpectedAnswer(f"its {name} is {one_line(str(other), 100)}, but {value} was requested")
+                raise UnexpectedResponse(f"its {name} is {one_line(str(other), 100)}, but {value} was requested")
         # The object's own id is required: otherwise any JSON would be accepted as a response.
         if not stated and names[0] != "id":
             completed = {**completed, names[0]: value}

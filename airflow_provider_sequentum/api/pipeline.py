@@ -18,28 +18,28 @@ import httpx
 from pydantic import ValidationError
 
 from airflow_provider_sequentum import __version__
-from airflow_provider_sequentum.api.call import API_PREFIX, Answer, Call, Reply
+from airflow_provider_sequentum.api.call import API_PREFIX, Call, Reply, Response
 from airflow_provider_sequentum.api.errors import (
-    AnswerLost,
     ConnectionNotMade,
     HttpStatusError,
     RefusedByServer,
+    ResponseLost,
     SequentumError,
-    UnexpectedAnswer,
+    UnexpectedResponse,
 )
 from airflow_provider_sequentum.api.parsing import parse_time, read_json
 from airflow_provider_sequentum.api.settings import ClientSettings
-from airflow_provider_sequentum.api.text import LONGEST_NAME, one_line
-from airflow_provider_sequentum.api.transport import LONGEST_ANSWER, BoundedBody, address_error
+from airflow_provider_sequentum.api.text import MAX_NAME_LENGTH, one_line
+from airflow_provider_sequentum.api.transport import MAX_RESPONSE_SIZE, BoundedBody, address_error
 
 T = TypeVar("T")
 
-LONGEST_RETRY_AFTER = 86_400.0
+MAX_RETRY_AFTER = 86_400.0
 """Seconds. See :func:`parse_retry_after`."""
 
 USER_AGENT = f"airflow-provider-sequentum/{__version__} httpx/{httpx.__version__} python/{platform.python_version()}"
 
-_SHORTEST_SCRUBBED_KEY = 8
+_MIN_SCRUBBED_KEY_LENGTH = 8
 _ADVICE: Mapping[int, str] = {
     400: "Correct the request.",
     401: "Check the API key: it may be wrong, expired or revoked, or have no access.",
@@ -67,7 +67,7 @@ class Pipeline:
             "User-Agent": f"{settings.user_agent} {USER_AGENT}" if settings.user_agent else USER_AGENT,
         }
         key = settings.api_key
-        self._secret = key.encode() if len(key) >= _SHORTEST_SCRUBBED_KEY else None
+        self._secret = key.encode() if len(key) >= _MIN_SCRUBBED_KEY_LENGTH else None
 
     def timeouts(self, call: Call[Any], within: float = math.inf) -> dict[str, float | None]:
         """Return the timeouts for the request of a call. Waiting for a free connection of the own pool has none.
@@ -102,19 +102,19 @@ class Pipeline:
     def reply(self, call: Call[T], response: httpx.Response, body: BoundedBody) -> Reply[T]:
         """Return the value of a response's body with the time at which it was sent.
 
-        :raises SequentumError: as :func:`read_answer`, and ``UnexpectedAnswer`` if the body is too long.
+        :raises SequentumError: as :func:`read_response`, and ``UnexpectedResponse`` if the body is too long.
         """
-        if body.is_full and call.longest_answer is None and 200 <= response.status_code < 300:
-            raise _unexpected(call, f"the response has more than {LONGEST_ANSWER // 1024**2} MiB")
-        answer = self.answer_of(response, body.content, is_cut=body.is_full)
-        return Reply(read_answer(call, answer), parse_date(response.headers.get("date")))
+        if body.is_full and call.max_response_size is None and 200 <= response.status_code < 300:
+            raise _unexpected(call, f"the response has more than {MAX_RESPONSE_SIZE // 1024**2} MiB")
+        value = read_response(call, self.response_of(response, body.content, is_cut=body.is_full))
+        return Reply(value, parse_date(response.headers.get("date")))
 
-    def answer_of(self, response: httpx.Response, content: bytes, *, is_cut: bool = False) -> Answer:
-        """Return a response as an :class:`Answer`, without the key, which the server may echo."""
+    def response_of(self, response: httpx.Response, content: bytes, *, is_cut: bool = False) -> Response:
+        """Return a response as a :class:`Response`, without the key, which the server may echo."""
         content = _as_utf8(content)
         if self._secret is not None and any(part in content for part in (self._secret, b"\\", b"\0")):
             content = self._secret_in_json.sub(b"***", content)
-        return Answer(response.status_code, response.headers, content, is_cut)
+        return Response(response.status_code, response.headers, content, is_cut)
 
     @cached_property
     def _secret_in_json(self) -> re.Pattern[bytes]:
@@ -131,7 +131,7 @@ class Pipeline:
         if isinstance(error, httpx.InvalidURL):
             return address_error()
         if isinstance(error, _NOT_MADE):
-            reason = one_line(str(error), LONGEST_NAME) or "it was not made in time"
+            reason = one_line(str(error), MAX_NAME_LENGTH) or "it was not made in time"
             advice = "Check the base URL, the network and the certificates."
             server = "the server that the service redirected to" if is_redirected else self.settings.base_url
             return call.error(ConnectionNotMade, f"there is no connection to {server} ({reason})", advice=advice)
@@ -140,40 +140,40 @@ class Pipeline:
         damaged = isinstance(error, httpx.DecodingError)
         reason = "no response in time" if silent else "the body is damaged" if damaged else "the connection was lost"
         return call.error(
-            AnswerLost,
+            ResponseLost,
             f"{reason} ({type(error).__name__})",
             may_have_acted=call.changes_something,
             advice="Try again later.",
         )
 
 
-def read_answer(call: Call[T], answer: Answer) -> T:
+def read_response(call: Call[T], response: Response) -> T:
     """Return the value of a response.
 
     :raises HttpStatusError: for an error status.
     :raises RefusedByServer: for a 2xx response with ``success: false``.
-    :raises UnexpectedAnswer: for a 2xx response that does not match the endpoint, and for a redirect.
+    :raises UnexpectedResponse: for a 2xx response that does not match the endpoint, and for a redirect.
     """
-    if not 200 <= answer.status_code < 300:
-        raise error_of_status(call, answer)
+    if not 200 <= response.status_code < 300:
+        raise error_of_status(call, response)
     failure: SequentumError
     try:
-        return call.parse(answer)
+        return call.parse(response)
     except RefusedByServer as refusal:
-        failure = call.error(RefusedByServer, f"the server refused: {one_line(str(refusal), LONGEST_NAME)}")
-    except (ValueError, RecursionError, UnexpectedAnswer) as error:
-        reason = f"the response ({answer.status_code}) is not valid for this endpoint: {_reason(answer, error)}"
+        failure = call.error(RefusedByServer, f"the server refused: {one_line(str(refusal), MAX_NAME_LENGTH)}")
+    except (ValueError, RecursionError, UnexpectedResponse) as error:
+        reason = f"the response ({response.status_code}) is not valid for this endpoint: {_reason(response, error)}"
         failure = _unexpected(call, reason)
     # Raised here, so that its context does not bring the content of the response into a log.
     raise failure
 
 
-def error_of_status(call: Call[Any], answer: Answer) -> SequentumError:
+def error_of_status(call: Call[Any], response: Response) -> SequentumError:
     """Return the typed error of a response that is not a 2xx."""
-    status = answer.status_code
+    status = response.status_code
     if status < 400:
         return _unexpected(call, f"{status} is not a status that this endpoint responds with. Check the base URL")
-    title, detail = _error_texts(answer)
+    title, detail = _error_texts(response)
     return call.error(
         HttpStatusError,
         f"{status} {title}" + (f": {detail}" if detail and detail != title else ""),
@@ -182,7 +182,7 @@ def error_of_status(call: Call[Any], answer: Answer) -> SequentumError:
         status_code=status,
         title=title,
         detail=detail,
-        retry_after=retry_after_of(answer.headers),
+        retry_after=retry_after_of(response.headers),
     )
 
 
@@ -208,7 +208,7 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
         if when is None:
             return None
         seconds = (when - now).total_seconds()
-    return min(max(0.0, seconds), LONGEST_RETRY_AFTER) if math.isfinite(seconds) else None
+    return min(max(0.0, seconds), MAX_RETRY_AFTER) if math.isfinite(seconds) else None
 
 
 def parse_date(value: str | None) -> datetime | None:
@@ -237,41 +237,41 @@ def _in_json(character: str) -> bytes:
     return rf"(?:\\?{re.escape(character)}|\\u00(?i:{ord(character):02x}))".encode()
 
 
-def _unexpected(call: Call[Any], reason: str) -> UnexpectedAnswer:
-    return call.error(UnexpectedAnswer, reason, may_have_acted=call.changes_something)
+def _unexpected(call: Call[Any], reason: str) -> UnexpectedResponse:
+    return call.error(UnexpectedResponse, reason, may_have_acted=call.changes_something)
 
 
-def _reason(answer: Answer, error: Exception) -> str:
-    if answer.is_html:
+def _reason(response: Response, error: Exception) -> str:
+    if response.is_html:
         return "it is an HTML page, perhaps that of a gateway or a login. Check the base URL"
     if isinstance(error, ValidationError):
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))
-        return one_line(f"{place}: {first['msg']}" if place else first["msg"], LONGEST_NAME)
-    return one_line(str(error), LONGEST_NAME)
+        return one_line(f"{place}: {first['msg']}" if place else first["msg"], MAX_NAME_LENGTH)
+    return one_line(str(error), MAX_NAME_LENGTH)
 
 
-def _error_texts(answer: Answer) -> tuple[str, str | None]:
+def _error_texts(response: Response) -> tuple[str, str | None]:
     """Return title and detail of an error body: RFC 7807, both legacy formats, that of the Agent Builder, or text."""
     try:
-        phrase = HTTPStatus(answer.status_code).phrase
+        phrase = HTTPStatus(response.status_code).phrase
     except ValueError:
         phrase = "error"
-    if not answer.content.strip():
+    if not response.content.strip():
         return phrase, None
-    if answer.is_html:
+    if response.is_html:
         return phrase, "the response is an HTML page, perhaps that of a gateway. Check the base URL"
     try:
-        data = read_json(answer.content)
+        data = read_json(response.content)
     except ValueError:
-        text = answer.content[: 4 * LONGEST_NAME].decode("utf-8", errors="replace")
-        return phrase, one_line(text, LONGEST_NAME) or None
+        text = response.content[: 4 * MAX_NAME_LENGTH].decode("utf-8", errors="replace")
+        return phrase, one_line(text, MAX_NAME_LENGTH) or None
     if not isinstance(data, dict):
-        return phrase, one_line(data if isinstance(data, str) else json.dumps(data), LONGEST_NAME) or None
+        return phrase, one_line(data if isinstance(data, str) else json.dumps(data), MAX_NAME_LENGTH) or None
     title = _first_text(data, "title", "statusDescription") or phrase
     return title, _first_text(data, "message", "detail", "error", "errorCode")
 
 
 def _first_text(data: dict[str, Any], *names: str) -> str | None:
-    texts = (one_line(data[name], LONGEST_NAME) for name in names if isinstance(data.get(name), str))
+    texts = (one_line(data[name], MAX_NAME_LENGTH) for name in names if isinstance(data.get(name), str))
     return next(filter(None, texts), None)

@@ -23,8 +23,8 @@ from airflow_provider_sequentum.api.errors import ConnectionNotMade, HttpStatusE
 from airflow_provider_sequentum.api.text import one_line
 
 FIRST_WAIT = 1.0
-LONGEST_WAIT = 30.0
-LONGEST_RETRY_AFTER = 120.0
+MAX_WAIT = 30.0
+MAX_RETRY_AFTER = 120.0
 
 _MOMENT = 0.001
 """Seconds. If less time than this is left, nothing is sent."""
@@ -65,7 +65,7 @@ def may_repeat(error: BaseException | None, *, safe_to_repeat: bool) -> bool:
     """Return whether to send the same request again after an error."""
     if not isinstance(error, SequentumError) or not error.transient:
         return False
-    if isinstance(error, HttpStatusError) and (error.retry_after or 0.0) > LONGEST_RETRY_AFTER:
+    if isinstance(error, HttpStatusError) and (error.retry_after or 0.0) > MAX_RETRY_AFTER:
         return False
     return safe_to_repeat or not error.may_have_acted
 
@@ -81,7 +81,7 @@ def seconds_to_wait(error: BaseException | None, attempt: int, jitter: float) ->
     :param attempt: its number, from 1.
     :param jitter: a random number from 0 to 1, so that many clients do not retry at the same time.
     """
-    longest = float(min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1)))
+    longest = float(min(MAX_WAIT, FIRST_WAIT * 2 ** (attempt - 1)))
     if isinstance(error, HttpStatusError) and error.retry_after is not None:
         return error.retry_after + longest * jitter
     return longest * (0.5 + 0.5 * jitter)

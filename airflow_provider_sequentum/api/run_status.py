@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-_LONGEST_KEPT_TEXT = 64
+_MAX_KEPT_TEXT_LENGTH = 64
 
 
 class RunStatus(IntEnum):
@@ -49,7 +49,7 @@ def parse_run_status(value: object) -> RunStatus | int | str:
         return RunStatus.INVALID
     if isinstance(value, int) and not isinstance(value, bool):
         return _known(value)
-    text = str(value).strip()[:_LONGEST_KEPT_TEXT]
+    text = str(value).strip()[:_MAX_KEPT_TEXT_LENGTH]
     number = text.removesuffix(".0") if isinstance(value, float) else text
     if number.isascii() and number.isdecimal():
         return _known(int(number))

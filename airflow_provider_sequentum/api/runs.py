@@ -13,9 +13,9 @@ from pydantic import AliasChoices, Field
 
 from airflow_provider_sequentum.api.call import (
     QUEUE_READ_TIMEOUT,
-    Answer,
     Call,
     Id,
+    Response,
     as_id,
     as_json_text,
     only_given,
@@ -39,8 +39,8 @@ from airflow_provider_sequentum.api.text import safe_json, safe_text
 
 DEFAULT_SYNCHRONOUS_TIMEOUT = 60
 """Seconds that a synchronous run may take, as in Sequentum's own client."""
-_LONGEST_SYNCHRONOUS_TIMEOUT = 3600
-_LONGEST_RECORDS = 64 * 1024 * 1024
+_MAX_SYNCHRONOUS_TIMEOUT = 3600
+_MAX_RECORDS_LENGTH = 64 * 1024 * 1024
 """Bytes. No response is longer, so records are never cut."""
 
 
@@ -106,7 +106,7 @@ def start(
 ) -> Call[Run]:
     """Start a run without waiting for it. Arguments that are not set are not sent, so the server's defaults apply.
 
-    Not safe to repeat: two requests start two runs. After an ``AnswerLost`` or a 5xx with ``may_have_acted``, check
+    Not safe to repeat: two requests start two runs. After a ``ResponseLost`` or a 5xx with ``may_have_acted``, check
     :func:`list_runs` before you start it again.
 
     :param input_parameters: the agent's input parameters, as a mapping or as JSON text.
@@ -160,7 +160,7 @@ def run_synchronously(
     :raises SequentumConfigurationError: if an argument is invalid.
     """
     agent = as_id(agent_id, "agent_id")
-    seconds = min(as_id(timeout, "timeout"), _LONGEST_SYNCHRONOUS_TIMEOUT)
+    seconds = min(as_id(timeout, "timeout"), _MAX_SYNCHRONOUS_TIMEOUT)
     parameters = as_json_text(input_parameters)
     return Call(
         f"run agent {agent} synchronously",
@@ -194,7 +194,7 @@ def list_runs(agent_id: Id, max_records: int = 50) -> Call[Page[Run]]:
     return Call.get(
         f"list the runs of agent {agent}",
         f"/agent/{agent}/runs",
-        lambda answer: _read_newest_first(answer, agent),
+        lambda response: _read_newest_first(response, agent),
         maxRecords=as_id(max_records, "max_records"),
     )
 
@@ -229,7 +229,7 @@ def restart(agent_id: Id, run_id: Id) -> Call[Run | None]:
         "POST",
         # The documentation names the endpoint "restart-run" without its path; this one follows stop and kill.
         f"/agent/{agent}/run/{run}/restart",
-        lambda answer: _read_restarted(answer, agent),
+        lambda response: _read_restarted(response, agent),
         read_timeout=QUEUE_READ_TIMEOUT,
     )
 
@@ -260,8 +260,8 @@ def _act_on_run(verb: str, agent_id: Id, run_id: Id, *, safe_to_repeat: bool) ->
     return Call(purpose, "POST", path, read_nothing, safe_to_repeat=safe_to_repeat, is_of_stop=True)
 
 
-def _read_newest_first(answer: Answer, agent_id: int) -> Page[Run]:
-    runs = read_list(Run, configId=agent_id)(answer)
+def _read_newest_first(response: Response, agent_id: int) -> Page[Run]:
+    runs = read_list(Run, configId=agent_id)(response)
     as_listed = list(runs)
     runs.sort(key=lambda run: (run.created.timestamp() if run.created else 0.0, run.id), reverse=True)
     if runs.gaps and any(run is not listed for run, listed in zip(runs, as_listed, strict=True)):
@@ -269,18 +269,18 @@ def _read_newest_first(answer: Answer, agent_id: int) -> Page[Run]:
     return runs
 
 
-def _read_restarted(answer: Answer, agent_id: int) -> Run | None:
-    read_nothing(answer)
+def _read_restarted(response: Response, agent_id: int) -> Run | None:
+    read_nothing(response)
     try:
-        return read_one(Run, configId=agent_id)(answer)
+        return read_one(Run, configId=agent_id)(response)
     except ValueError:
         return None
 
 
-def _read_records(answer: Answer) -> Any:
-    content_type = answer.headers.get("content-type", "")
-    if "json" in content_type or answer.first_byte in (b"{", b"["):
-        return safe_json(raise_if_refused(read_json(answer.content)), _LONGEST_RECORDS)
+def _read_records(response: Response) -> Any:
+    content_type = response.headers.get("content-type", "")
+    if "json" in content_type or response.first_byte in (b"{", b"["):
+        return safe_json(raise_if_refused(read_json(response.content)), _MAX_RECORDS_LENGTH)
     if "html" in content_type:
         raise ValueError("the response is an HTML page")
-    return safe_text(answer.content.decode("utf-8", errors="replace"), _LONGEST_RECORDS, lines=True)
+    return safe_text(response.content.decode("utf-8", errors="replace"), _MAX_RECORDS_LENGTH, lines=True)

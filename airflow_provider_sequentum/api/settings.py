@@ -18,12 +18,12 @@ DEFAULT_CONNECT_TIMEOUT = 10.0
 DEFAULT_READ_TIMEOUT = 30.0
 DEFAULT_MAX_ATTEMPTS = 5
 
-_SHORTEST_KEY = 8
+_MIN_KEY_LENGTH = 8
 _KEY_IN_ADDRESS = re.compile(r"(?:^|/)\s*sk-[a-z0-9_-]{16,}\s*(?=$|[/:])", re.IGNORECASE)
 """A host or a part of a path that can only be a key, even if it is not that of the connection."""
 _WHERE_THE_KEY_BELONGS = "It only belongs in the field for the key (in a connection: password)."
 
-LONGEST_TIMEOUT = 86_400.0
+MAX_TIMEOUT = 86_400.0
 """Seconds. Sockets of the system do not accept arbitrarily large timeouts."""
 
 
@@ -92,13 +92,13 @@ class ClientSettings:
 
     def is_key_in(self, text: str) -> bool:
         """Return whether a text to be shown, such as an address, contains this key, or what looks like a key."""
-        is_own = len(self.api_key) >= _SHORTEST_KEY and self.api_key.lower() in unquote(text).lower()
+        is_own = len(self.api_key) >= _MIN_KEY_LENGTH and self.api_key.lower() in unquote(text).lower()
         return is_own or _KEY_IN_ADDRESS.search(text) is not None
 
 
 def _check_timeout(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST_TIMEOUT:
-        raise SequentumConfigurationError(f"{name} must be greater than 0 and at most {LONGEST_TIMEOUT:.0f} seconds.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_TIMEOUT:
+        raise SequentumConfigurationError(f"{name} must be greater than 0 and at most {MAX_TIMEOUT:.0f} seconds.")
 
 
 def _check_count(name: str, value: object) -> None:

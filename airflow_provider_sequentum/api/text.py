@@ -14,15 +14,15 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-LONGEST_LINE = 4_000
+MAX_LINE_LENGTH = 4_000
 """Maximum bytes of the message of an exception, or of a log line."""
-LONGEST_NAME = 500
+MAX_NAME_LENGTH = 500
 """Maximum bytes of a string whose field has no annotation, such as a name."""
-LONGEST_MESSAGE = 2_000
+MAX_MESSAGE_LENGTH = 2_000
 """Maximum bytes of a message, such as that of a run."""
-LONGEST_TEXT = 16_000
+MAX_TEXT_LENGTH = 16_000
 """Maximum bytes of a text of many lines, such as that of an Agent Builder event."""
-LONGEST_WHOLE = 1_000_000
+MAX_WHOLE_LENGTH = 1_000_000
 """Maximum bytes of a text that is only useful as a whole, such as input parameters."""
 
 _REPLACEMENT = "\ufffd"
@@ -57,7 +57,7 @@ def safe_text(text: str, limit: int, *, lines: bool = False) -> str:
     return encoded[: limit - len(_CUT.encode())].decode(errors="ignore") + _CUT
 
 
-def one_line(text: str, limit: int = LONGEST_LINE) -> str:
+def one_line(text: str, limit: int = MAX_LINE_LENGTH) -> str:
     """Return a text as one line without surrounding or repeated spaces, for log lines and exceptions.
 
     :param text: any text.
@@ -67,7 +67,7 @@ def one_line(text: str, limit: int = LONGEST_LINE) -> str:
     return safe_text(" ".join(safe_text(text, 4 * limit).split()), limit)
 
 
-def safe_json(value: Any, limit: int = LONGEST_TEXT, *, lines: bool = True, depth: int = _DEEPEST) -> Any:
+def safe_json(value: Any, limit: int = MAX_TEXT_LENGTH, *, lines: bool = True, depth: int = _DEEPEST) -> Any:
     """Return a JSON value in which all strings are safe and all numbers can be stored.
 
     Values that PostgreSQL's JSON or Airflow's messages cannot contain are replaced: NaN and infinities by ``None``,
@@ -89,7 +89,7 @@ def safe_json(value: Any, limit: int = LONGEST_TEXT, *, lines: bool = True, dept
     if isinstance(value, list):
         return [safe_json(item, limit, lines=lines, depth=depth - 1) for item in value]
     return {
-        safe_text(str(name), LONGEST_NAME): safe_json(item, limit, lines=lines, depth=depth - 1)
+        safe_text(str(name), MAX_NAME_LENGTH): safe_json(item, limit, lines=lines, depth=depth - 1)
         for name, item in value.items()
     }
 
@@ -103,13 +103,13 @@ def _safe_character(character: str) -> str:
 
 # File names: a single path segment that stays in its folder on every file system.
 
-LONGEST_FILE_NAME = 255
+MAX_FILE_NAME_LENGTH = 255
 """Maximum bytes of UTF-8 of a name on common file systems."""
 
 # Most tasks do not use file names, and re compiles a text on first use.
 _RESERVED_CHARACTERS = r'[<>:"/\\|?*]'
 _DEVICE_NAME = r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)"
-_LONGEST_SUFFIX = 32
+_MAX_SUFFIX_LENGTH = 32
 
 
 def safe_file_name(name: str | None) -> str:
@@ -165,10 +165,10 @@ def _not_taken(name: str, taken: set[str]) -> str:
 def _shortened(name: str, addition: str) -> str:
     """Return the name with an addition before its suffix. The stem is cut if the name would be too long."""
     stem, dot, suffix = name.rpartition(".")
-    if not stem or len(suffix.encode()) > _LONGEST_SUFFIX:
+    if not stem or len(suffix.encode()) > _MAX_SUFFIX_LENGTH:
         stem, dot, suffix = name, "", ""
     ending = f"{addition}{dot}{suffix}"
-    room = LONGEST_FILE_NAME - len(ending.encode())
+    room = MAX_FILE_NAME_LENGTH - len(ending.encode())
     if len(stem.encode()) > room:
         stem = stem.encode()[:room].decode(errors="ignore").rstrip(" .")
     return f"{stem}{ending}"

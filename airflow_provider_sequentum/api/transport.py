@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", httpx.Client, httpx.AsyncClient)
 
-LONGEST_ANSWER = 64 * 1024 * 1024
+MAX_RESPONSE_SIZE = 64 * 1024 * 1024
 """Maximum bytes, after decompression, of a response that is read as a whole."""
 READ_SIZE = 1024 * 1024
 """Bytes."""

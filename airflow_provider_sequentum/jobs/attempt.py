@@ -1,7 +1,8 @@
 """The owner of a remote job: one attempt of a task, from before the start of the job until it is over.
 
-Whatever ends an attempt goes through :meth:`JobAttempt.let_go`: an unexpected error, Ctrl-C, a state store or XCom that
-cannot be written, a refused request. ``docs/architecture.md`` has a table of the cases in which a job may be let go.
+Whatever ends an attempt goes through :meth:`JobAttempt.release`: an unexpected error, Ctrl-C, a state store or XCom
+that cannot be written, a refused request. ``docs/architecture.md`` has a table of the cases in which a job may be
+released.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class JobAttempt(ABC, Generic[R]):
         self.port = port
         self.task = task
         self.config = config
-        self.is_let_go = False
+        self.is_released = False
         """Whether the attempt no longer owns the job: it has ended, was stopped or was left running, as logged."""
         self.stop_failed = False
         """Whether a stop was requested, but could not be confirmed."""
@@ -190,16 +191,16 @@ class JobAttempt(ABC, Generic[R]):
         """Own the job that an earlier attempt left."""
         self.port.record, self.port.is_recorded = previous.port.record, previous.port.is_recorded
 
-    def let_go(self, *, is_retried: bool, is_killed: bool = False) -> str | None:
+    def release(self, *, is_retried: bool, is_killed: bool = False) -> str | None:
         """Stop the job, or leave it to the next attempt, because this one ends; return what happened to it.
 
         :param is_retried: whether there will be another attempt of the task.
         :param is_killed: whether the task is being killed.
         :return: a sentence; ``None`` if there is no job.
         """
-        if self.is_let_go or not self.may_be_running:
+        if self.is_released or not self.may_be_running:
             return None
-        self.is_let_go = True
+        self.is_released = True
         if is_retried and self.port.is_recorded:
             follows = "joins it" if self.can_be_joined else "searches for it"
             return f"{self.name} is probably still running. The next attempt {follows}."

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from airflow_provider_sequentum.api.errors import RefusedByServer, SequentumError, UnexpectedAnswer
+from airflow_provider_sequentum.api.errors import RefusedByServer, SequentumError, UnexpectedResponse
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Call, Reply
@@ -118,5 +118,5 @@ def fault_tolerance(error: SequentumError) -> timedelta:
     """Return how long a wait tolerates ``error``: not at all, unless it may be temporary."""
     if error.status_code == 404:
         return NOT_FOUND_TOLERANCE
-    passing = error.transient or (isinstance(error, UnexpectedAnswer) and not isinstance(error, RefusedByServer))
+    passing = error.transient or (isinstance(error, UnexpectedResponse) and not isinstance(error, RefusedByServer))
     return FAULT_TOLERANCE if passing else timedelta(0)

@@ -24,7 +24,7 @@ from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Sender, st
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import AsyncSequentumClient, Call
 
-LONGEST_REQUEST = 10.0
+MAX_REQUEST_SECONDS = 10.0
 """Maximum duration of a request in seconds, including its retries: other jobs wait to be stopped."""
 
 AT_ONCE = datetime.min.replace(tzinfo=UTC)
@@ -102,15 +102,15 @@ class JobStopper(ABC, Generic[R]):
     def next_call(self, now: datetime) -> Call[Any]:
         """Return the request to send now: a stop request or a poll."""
 
-    def answered(self, call: Call[Any], answer: Any, now: datetime) -> None:
+    def answered(self, call: Call[Any], response: Any, now: datetime) -> None:
         """Process the response to a request."""
         if call.changes_something:
             self._is_said_over = False
             self._sent(None, now)
             return
-        self._missing_since, self._poll_at, self.seen = None, now + self.poll_interval, answer
+        self._missing_since, self._poll_at, self.seen = None, now + self.poll_interval, response
         self.is_hidden = False
-        self.is_over = self.confirmed = self._has_ended(answer, now)
+        self.is_over = self.confirmed = self._has_ended(response, now)
 
     def failed(self, call: Call[Any], error: SequentumError, now: datetime) -> None:
         """Process the failure of a request."""
@@ -173,11 +173,11 @@ def stop_jobs(port: Sender, stoppers: Sequence[JobStopper[Any]]) -> None:
         port.sleep(max((stopper.due() - port.now()).total_seconds(), 0.0))
         call = replace(stopper.next_call(port.now()), is_of_stop=True)
         try:
-            answer = port.send(call, within=LONGEST_REQUEST)
+            response = port.send(call, within=MAX_REQUEST_SECONDS)
         except SequentumError as error:
             stopper.failed(call, error, port.now())
         else:
-            stopper.answered(call, answer, port.now())
+            stopper.answered(call, response, port.now())
     port.deadline = deadline
 
 
@@ -188,11 +188,11 @@ async def astop_jobs(client: AsyncSequentumClient, stoppers: Sequence[JobStopper
         await asyncio.sleep(max((stopper.due() - now()).total_seconds(), 0.0))
         call = replace(stopper.next_call(now()), is_of_stop=True)
         try:
-            answer = await client.send(call, within=LONGEST_REQUEST)
+            response = await client.send(call, within=MAX_REQUEST_SECONDS)
         except SequentumError as error:
             stopper.failed(call, error, now())
         else:
-            stopper.answered(call, answer, now())
+            stopper.answered(call, response, now())
 
 
 def _next(stoppers: Sequence[JobStopper[Any]], now: datetime) -> JobStopper[Any] | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
+from airflow_provider_sequentum.airflow_compat.task_attempt import task_facts
 from airflow_provider_sequentum.operators.remote_job import RemoteJobOperator
 from airflow_provider_sequentum.parameters import OnAmbiguousSession, OnLostSession, OnReady
 from airflow_provider_sequentum.reporting.links import (
@@ -174,7 +174,7 @@ class AgentBuilderOperator(RemoteJobOperator["SessionAttempt"]):
         def publish(summary: dict[str, Any]) -> None:
             publish_session(port, summary)
 
-        return SessionAttempt(port, facts_of(context, self), config, publish, screenshots, conversation)
+        return SessionAttempt(port, task_facts(context, self), config, publish, screenshots, conversation)
 
     def _place(self, parameter: str, config: SessionConfig) -> ObjectStoragePath | None:
         from airflow_provider_sequentum.sessions.files import storage_path

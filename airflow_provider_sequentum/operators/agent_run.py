@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import conf, redact
 
-from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
+from airflow_provider_sequentum.airflow_compat.task_attempt import task_facts
 from airflow_provider_sequentum.api.choices import LogLevel, LogMode, ParallelExport
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused, add_ids
 from airflow_provider_sequentum.operators.remote_job import RemoteJobOperator
@@ -269,7 +269,7 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         from airflow_provider_sequentum.runs.attempt import RunAttempt
 
         port = self._port(context, config.sequentum_conn_id, record)
-        task = facts_of(context, self)
+        task = task_facts(context, self)
         origin = {
             "map_index": task.map_index if task.is_mapped else None,
             "input_parameters": redact(json.loads(config.input_parameters or "null")),
@@ -291,8 +291,8 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
             **attempt.wait_spec().to_json(),
         )
 
-    def _let_go(self, attempt: RunAttempt, context: Context, error: BaseException) -> BaseException:
-        failure = super()._let_go(attempt, context, error)
+    def _release(self, attempt: RunAttempt, context: Context, error: BaseException) -> BaseException:
+        failure = super()._release(attempt, context, error)
         add_ids(failure, attempt.config.agent_id or None, attempt.run.id if attempt.run is not None else None)
         return failure
 

@@ -36,7 +36,7 @@ class RestoreAgentVersionOperator(BaseOperator):
         Default: which version was restored.
     :param sequentum_conn_id: the Airflow connection to Sequentum Cloud.
     :raises SequentumRequestRefused: the agent has no such version, or a parameter is invalid; not retried.
-    :raises SequentumUnavailable: the service did not answer, or lists no new version.
+    :raises SequentumUnavailable: the service did not respond, or lists no new version.
     """
 
     template_fields: Sequence[str] = ("agent_id", "version", "reason", "sequentum_conn_id")

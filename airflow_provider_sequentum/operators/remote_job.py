@@ -43,7 +43,7 @@ from airflow_provider_sequentum.exceptions import (
     doubt_about,
     from_client,
 )
-from airflow_provider_sequentum.reporting.links import lead_to_dashboard
+from airflow_provider_sequentum.reporting.links import push_dashboard_link
 
 if TYPE_CHECKING:
     import jinja2
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 A = TypeVar("A", bound="JobAttempt[Any]")
 
-LONGEST_MESSAGE = 3500
+MAX_MESSAGE_LENGTH = 3500
 """Characters of an error message that are kept when the fate of the job is appended to it."""
 
 
@@ -133,7 +133,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             is_over = attempt.start_or_join()
             if not attempt.config.wait_for_completion:
                 result = attempt.result
-                attempt.is_let_go = True
+                attempt.is_released = True
                 return result
             return self._wait_until_concluded(attempt, context, is_over=is_over)
 
@@ -209,14 +209,14 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         if not previous.stop_failed:
             self.log.info("%s", fate)
         elif previous.known_record.was_cleared(previous.task.max_tries):
-            self.log.warning("%s The task was cleared since, so it starts anew with its connection of today.", fate)
+            self.log.warning("%s The task was cleared since, so it starts again with its connection of today.", fate)
         else:
             raise SequentumUnavailable(
                 f"{fate} It was started with the connection {conn_id!r}, which the task no longer has. Nothing was "
-                "started. Clear the task to start anew regardless."
+                "started. Clear the task to start again regardless."
             )
         previous.port.save(None)
-        previous.is_let_go = True
+        previous.is_released = True
 
     @contextmanager
     def _reading_record(self, *, may_own_job: bool = True) -> Iterator[None]:
@@ -233,25 +233,25 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
 
     @contextmanager
     def _owning(self, attempt: A, context: Context) -> Iterator[None]:
-        """Own the attempt's job. Whatever ends the block, :meth:`_let_go` decides what happens to the job."""
+        """Own the attempt's job. Whatever ends the block, :meth:`_release` decides what happens to the job."""
         self._attempt = attempt
         try:
             # A kill has to wait for this: without the API key nothing can be stopped.
             with attempt.port.asking_airflow():
-                lead_to_dashboard(context, attempt.port.hook, self.operator_extra_links)
+                push_dashboard_link(context, attempt.port.hook, self.operator_extra_links)
             with self._kill_switch.armed():
                 yield
         except TaskDeferred:
             raise
         except BaseException as error:
-            failure = self._let_go(attempt, context, error)
+            failure = self._release(attempt, context, error)
             if failure is error:
                 raise
             raise failure from error
         finally:
             attempt.port.close()
 
-    def _let_go(self, attempt: A, context: Context, error: BaseException) -> BaseException:
+    def _release(self, attempt: A, context: Context, error: BaseException) -> BaseException:
         """Decide what happens to the job when ``error`` ends the attempt; return the exception to raise."""
         failure = from_client(error, attempt.config.sequentum_conn_id)
         is_killed = isinstance(error, AirflowTaskTerminated)
@@ -261,11 +261,11 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             return SystemExit(message)
         try:
             is_left = is_retried(failure, attempt.task, context, self) and not self._is_ended(attempt, context)
-            fate = attempt.let_go(is_retried=is_left, is_killed=is_killed)
+            fate = attempt.release(is_retried=is_left, is_killed=is_killed)
         except AirflowTaskTimeout as late:
             # execution_timeout may interrupt what precedes the stop, but not the stop itself. Airflow raises it once.
-            attempt.is_let_go = False
-            return self._let_go(attempt, context, late)
+            attempt.is_released = False
+            return self._release(attempt, context, late)
         except BaseException as problem:
             self.log.exception("%s could not be stopped.", attempt.name)
             attempt.stop_failed = True
@@ -277,7 +277,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         if fate is not None:
             self.log.warning("%s", fate)
             if isinstance(failure, SequentumException):
-                failure.args = (f"{str(failure)[:LONGEST_MESSAGE]} {fate}", *failure.args[1:])
+                failure.args = (f"{str(failure)[:MAX_MESSAGE_LENGTH]} {fate}", *failure.args[1:])
             else:
                 failure.add_note(fate)
         return self._without_retry(attempt, failure)
@@ -288,7 +288,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         may_be_retried = isinstance(failure, (Exception, AirflowTaskTimeout)) and not is_final
         if not (attempt.is_abandoned and attempt.task.has_next_attempt and may_be_retried):
             return failure
-        said = " ".join([str(failure), *getattr(failure, "__notes__", ())])[:LONGEST_MESSAGE]
+        said = " ".join([str(failure), *getattr(failure, "__notes__", ())])[:MAX_MESSAGE_LENGTH]
         return attempt.abandoned(
             f"{said} The task is not retried, because before Airflow 3.3 a retry would not know of this and start "
             "another one. Make sure that it has ended, then clear the task."
@@ -314,7 +314,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
                 self._defer(attempt, context)
             attempt.wait()
             is_over = True
-        attempt.is_let_go = True
+        attempt.is_released = True
         self._on_success(attempt, context)
         return attempt.result
 
@@ -327,7 +327,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         if self._is_ended(attempt, context):
             raise AirflowTaskTerminated("The task was marked or cleared before it could be deferred.")
         if attempt.task.keeps_records and has_supervisor(context["ti"]):
-            call_after_deferral(partial(self._let_go_if_refused, attempt, context))
+            call_after_deferral(partial(self._release_if_refused, attempt, context))
         self.defer(
             trigger=self._trigger(attempt),
             method_name="execute_complete",
@@ -335,13 +335,13 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             timeout=deferral_timeout(attempt.port.deadline, attempt.port.now()),
         )
 
-    def _let_go_if_refused(self, attempt: A, context: Context) -> None:
+    def _release_if_refused(self, attempt: A, context: Context) -> None:
         """Release the job if Airflow refused the deferral: there is no trigger to take it over."""
         if not self._is_ended(attempt, context):
             return
         self.log.warning("The task was marked or cleared while it was being deferred.")
         try:
-            fate = attempt.let_go(is_retried=False, is_killed=True)
+            fate = attempt.release(is_retried=False, is_killed=True)
         finally:
             attempt.port.close()
         if fate is not None:
@@ -358,7 +358,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         value = self._state(context).read_after_deferral()
         if value is not None:
             attempt = self._read_or_refuse([value], context)
-            if (fate := attempt.let_go(is_retried=False, is_killed=True)) is not None:
+            if (fate := attempt.release(is_retried=False, is_killed=True)) is not None:
                 self.log.warning("%s", fate)
 
     def _read_or_refuse(self, values: list[object], context: Context) -> A:
@@ -376,7 +376,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             failure: BaseException = SequentumRequestRefused(f"The record of this task's job cannot be read: {error}")
             attempt = self._attempt_from_ids(values, context)
             if attempt is not None:
-                failure = self._let_go(attempt, context, failure)
+                failure = self._release(attempt, context, failure)
             if not isinstance(failure, SequentumRequestRefused):
                 raise failure from error
             if attempt is None or attempt.stop_failed:

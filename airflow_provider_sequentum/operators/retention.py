@@ -75,7 +75,7 @@ class DeleteRunsOperator(BaseOperator):
     :raises SequentumRequestRefused: a parameter is invalid, or the service does not know the agent; nothing
         was deleted, and the task is not retried.
     :raises RunFilesUnavailable: the storage cannot be read.
-    :raises SequentumUnavailable: the service did not answer. A retry continues.
+    :raises SequentumUnavailable: the service did not respond. A retry continues.
     """
 
     template_fields: Sequence[str] = (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
+from airflow_provider_sequentum.airflow_compat.task_attempt import task_facts
 from airflow_provider_sequentum.airflow_compat.task_state import TaskState
 from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
@@ -87,7 +87,7 @@ class PauseAgentSchedulesOperator(_AgentSchedulesOperator):
     :param agent_id: the agent, as an int or a string of digits.
     :param sequentum_conn_id: the Airflow connection to Sequentum Cloud.
     :raises SequentumRequestRefused: the service does not know the agent, or ``agent_id`` is invalid; not retried.
-    :raises SequentumUnavailable: the service did not answer, or still shows a schedule as enabled.
+    :raises SequentumUnavailable: the service did not respond, or still shows a schedule as enabled.
     """
 
     template_fields: Sequence[str] = ("agent_id", "sequentum_conn_id")
@@ -103,7 +103,7 @@ class PauseAgentSchedulesOperator(_AgentSchedulesOperator):
         """Pause the schedules. Returns their ids."""
         from airflow_provider_sequentum.runs.schedules import PausedSchedules, pause_schedules
 
-        task = facts_of(context, self)
+        task = task_facts(context, self)
         if task.is_retry and not task.keeps_records:
             log.warning(
                 "An earlier attempt may have paused schedules of agent %s. This Airflow keeps nothing between "
@@ -132,7 +132,7 @@ class ResumeAgentSchedulesOperator(_AgentSchedulesOperator):
         Nothing is resumed if it is unset, for example because that task paused nothing.
     :param sequentum_conn_id: the Airflow connection to Sequentum Cloud.
     :raises SequentumRequestRefused: a parameter is invalid; not retried.
-    :raises SequentumUnavailable: the service did not answer, or still shows a schedule as paused.
+    :raises SequentumUnavailable: the service did not respond, or still shows a schedule as paused.
     """
 
     template_fields: Sequence[str] = ("agent_id", "schedule_ids", "sequentum_conn_id")
@@ -160,7 +160,7 @@ class ResumeAgentSchedulesOperator(_AgentSchedulesOperator):
             ids = parse_named("schedule_ids", _parse_ids, self.schedule_ids)
         with self._working(context) as (port, agent_id):
             previous = self._previous(context, ResumedSchedules)
-            return resume_schedules(port, agent_id, ids, previous, facts_of(context, self).max_tries)
+            return resume_schedules(port, agent_id, ids, previous, task_facts(context, self).max_tries)
 
 
 def _parse_ids(value: object) -> list[int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
+from airflow_provider_sequentum.airflow_compat.task_attempt import task_facts
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.operators.remote_job import RemoteJobOperator
 from airflow_provider_sequentum.parameters import (
@@ -196,7 +196,7 @@ class StartSpaceRunsOperator(RemoteJobOperator["SpaceAttempt"]):
         from airflow_provider_sequentum.spaces.attempt import SpaceAttempt
 
         port = self._port(context, config.sequentum_conn_id, record)
-        return SpaceAttempt(port, facts_of(context, self), config)
+        return SpaceAttempt(port, task_facts(context, self), config)
 
     def _trigger(self, attempt: SpaceAttempt) -> SpaceRunsTrigger:
         from airflow_provider_sequentum.triggers.space_run import SpaceRunsTrigger

@@ -28,7 +28,7 @@ from airflow_provider_sequentum.runs.describe import comma_list
 EXAMPLES = 3
 """The number of values that a breach shows."""
 
-LONGEST_EXAMPLE = 60
+MAX_EXAMPLE_LENGTH = 60
 """The maximum number of characters shown of a value."""
 
 _TYPES = {
@@ -245,7 +245,7 @@ class _Judging:
     def _examples(self, test: _RowTest, name: str) -> tuple[str, ...]:
         column = self._table.columns[name].sql
         rows = self._table.query(
-            f"SELECT DISTINCT left(v, {LONGEST_EXAMPLE}) FROM "
+            f"SELECT DISTINCT left(v, {MAX_EXAMPLE_LENGTH}) FROM "
             f"(SELECT {column} AS v, {test.sql} AS bad FROM {{table}}) "
             f"WHERE bad AND v IS NOT NULL ORDER BY 1 LIMIT {EXAMPLES}",
             test.parameters,

@@ -28,7 +28,7 @@ MAX_PAIRED = 40
 FREQUENT = 20
 """The maximum number of entries in a distribution. The most frequent ones are kept."""
 
-LONGEST_SHOWN = 60
+MAX_SHOWN_LENGTH = 60
 """The maximum number of characters of a value in a profile."""
 
 _CELLS = 2_000_000
@@ -374,7 +374,7 @@ def _filled(table: Table) -> Sequence[int]:
 
 _DISTRIBUTIONS = {
     "kinds": "kind",
-    "values": f"left(v, {LONGEST_SHOWN})",
+    "values": f"left(v, {MAX_SHOWN_LENGTH})",
     "shapes": "shape",
     "endings": "ending",
     "sizes": "CASE WHEN size < 8 THEN size ELSE floor(pow(1.2, floor(log(size) / log(1.2)))) END::INTEGER::VARCHAR",

@@ -25,7 +25,7 @@ CHANGES = ("added", "changed", "removed")
 MAX_COLUMNS = 100
 """Maximum number of changed columns in a summary, those with the most changes first."""
 
-LONGEST_COLUMN = 200
+MAX_COLUMN_NAME = 200
 """Maximum length of a column's name in a summary, in bytes."""
 
 
@@ -140,7 +140,7 @@ class Publication:
         most_changed = sorted(self.changes.changed_columns.items(), key=lambda item: (-item[1], item[0]))
         columns: dict[str, int] = {}
         for name, count in most_changed[:MAX_COLUMNS]:
-            columns.setdefault(safe_text(name, LONGEST_COLUMN), count)
+            columns.setdefault(safe_text(name, MAX_COLUMN_NAME), count)
         return {
             **counts_of(self.changes),
             "changed_columns": columns,

@@ -18,7 +18,7 @@ MAX_LINES = 50
 
 _WORST = ("fail", "skip", "quarantine", "warn")
 _VERDICTS = {"fail": "failed", "skip": "skipped", "quarantine": "warned", "warn": "warned"}
-_LONGEST_LINE = 500
+_MAX_LINE_LENGTH = 500
 _RUNS = 30
 _COLUMNS = 500
 _LINES = 4
@@ -111,7 +111,7 @@ class Report:
 
     def lines(self) -> list[str]:
         """Return a line of bounded length for each breach, the worst first."""
-        return [str(breach)[:_LONGEST_LINE] for breach in self.worst_first()]
+        return [str(breach)[:_MAX_LINE_LENGTH] for breach in self.worst_first()]
 
     def summary(self) -> dict[str, Any]:
         """Return the report as plain JSON values of bounded size."""

@@ -15,7 +15,7 @@ LARGEST_SHEET = (1_048_576, 16_384)
 _LARGEST_PART = 128 * 1024 * 1024
 _SUSPICIOUS_PART, _SUSPICIOUS_RATIO = 16 * 1024 * 1024, 100
 _LARGEST_ROW = 16 * 1024 * 1024
-_LONGEST_CELL = 32_767
+_MAX_CELL_LENGTH = 32_767
 
 
 def read_excel(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
@@ -198,8 +198,8 @@ class SheetWriter:
 
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"a workbook cannot contain {value}")
-        if isinstance(value, str) and len(value) > _LONGEST_CELL:  # openpyxl would silently cut it off
-            raise ValueError(f"a cell can contain at most {_LONGEST_CELL:,} characters")
+        if isinstance(value, str) and len(value) > _MAX_CELL_LENGTH:  # openpyxl would silently cut it off
+            raise ValueError(f"a cell can contain at most {_MAX_CELL_LENGTH:,} characters")
         cell = WriteOnlyCell(self._sheet, value)
         if isinstance(value, str):
             cell.data_type = "s"  # otherwise, text that starts with an equals sign would be a formula

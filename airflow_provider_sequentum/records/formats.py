@@ -31,7 +31,7 @@ _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_LONGEST_REASON = 3_000
+_MAX_REASON_LENGTH = 3_000
 """In bytes: an exception of the task that includes the reason is not cut off as a log line."""
 _JSON_OBJECT = re.compile(rb'(\[\s*)?\{\s*("|\})')
 
@@ -43,7 +43,7 @@ class RecordsUnreadable(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(one_line(message, _LONGEST_REASON))
+        super().__init__(one_line(message, _MAX_REASON_LENGTH))
 
 
 def library(module: str, extra: str, purpose: str) -> Any:

@@ -35,7 +35,7 @@ PARTITION_TYPES = ("string", "integer", "boolean", "date")
 ROW_GROUP = 32 * 1024 * 1024
 """The approximate size of a row group in bytes."""
 
-_LONGEST_FOLDER = 255
+_MAX_FOLDER_LENGTH = 255
 _GATHERED = 64 * 1024 * 1024
 _PURPOSE = "Landing as Parquet"
 
@@ -260,7 +260,7 @@ class _Partitions:
                 "partitions. Choose a column with few values, such as a category or a day."
             )
         for column, value in zip(self._by, key, strict=True):
-            if len(folder_of({column: value})) > _LONGEST_FOLDER:
+            if len(folder_of({column: value})) > _MAX_FOLDER_LENGTH:
                 raise RecordsUnreadable(
                     f"{self._name!r} has {value!r:.60}... in {column!r:.100}: too long for a folder name."
                 )

@@ -83,7 +83,9 @@ class AgentBuilderScreenshotLink(PushedLink):
     leads_to_dashboard = False
 
 
-def lead_to_dashboard(context: Mapping[str, Any], hook: SequentumConnection, links: Iterable[BaseOperatorLink]) -> None:
+def push_dashboard_link(
+    context: Mapping[str, Any], hook: SequentumConnection, links: Iterable[BaseOperatorLink]
+) -> None:
     """Let a task's links lead to the dashboard until it pushes an address, so that they are of use if it fails."""
     try:
         dashboard = hook.settings.base_url

@@ -24,7 +24,7 @@ from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
 from airflow_provider_sequentum.jobs.port import Port
 from airflow_provider_sequentum.jobs.record import read_event
 from airflow_provider_sequentum.jobs.siblings import PlannedStart
-from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
+from airflow_provider_sequentum.jobs.stop import MAX_REQUEST_SECONDS
 from airflow_provider_sequentum.runs.describe import describe_run
 from airflow_provider_sequentum.runs.outcome import failure_for, judge, what_follows
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
@@ -120,7 +120,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         self.port.deadline = new.earliest_deadline
         previous = self.record or self.guess_record(new)
         try:
-            self.take_in_run(acquire_run(self.port, previous, new))
+            self.process_run(acquire_run(self.port, previous, new))
         except (SequentumError, SequentumUnavailable) as error:
             if not self.is_out_of_time or self.record is None:
                 raise
@@ -168,7 +168,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         if self._is_another(seen.run, is_unknown=seen.run is None and seen.error is not None and self._is_unknown()):
             return
         if (run := seen.run or self.run) is not None:
-            self.take_in_run(run)
+            self.process_run(run)
         if seen.error is not None:
             raise seen.exception()
         self._outcome = seen.outcome
@@ -193,14 +193,14 @@ class RunAttempt(JobAttempt[RunRecord]):
         :raises SequentumError: the run could no longer be polled.
         """
         [(outcome, run)] = wait_for_runs(self.port, [self.wait_spec()])
-        self.take_in_wait(outcome, run)
+        self.process_wait(outcome, run)
 
-    def take_in_wait(self, outcome: PollOutcome | SequentumError, run: Run | None) -> None:
+    def process_wait(self, outcome: PollOutcome | SequentumError, run: Run | None) -> None:
         """Process the end of a wait; raise the error if one ended it."""
         if self._is_another(run, is_unknown=run is None and getattr(outcome, "status_code", None) == 404):
             return
         if run is not None:
-            self.take_in_run(run)
+            self.process_run(run)
         if isinstance(outcome, SequentumError):
             raise outcome
         self._outcome = outcome
@@ -209,7 +209,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         """Whether the service does not know the run."""
         record = self.known_record
         try:
-            self.port.send(runs.status(record.agent_id, record.run_id or 0), within=LONGEST_REQUEST)
+            self.port.send(runs.status(record.agent_id, record.run_id or 0), within=MAX_REQUEST_SECONDS)
         except SequentumError as error:
             return error.status_code == 404
         return False
@@ -228,7 +228,7 @@ class RunAttempt(JobAttempt[RunRecord]):
             return False
         self._outcome, self._was_shown = None, True
         self.port.deadline = self.known_record.earliest_deadline
-        self.take_in_run(found)
+        self.process_run(found)
         self._limit_duration()
         return True
 
@@ -264,9 +264,9 @@ class RunAttempt(JobAttempt[RunRecord]):
             if lost is None:
                 return f"No run of agent {record.agent_id} was found that this task may have started."
             record = record.started(lost.id)
-        return self.take_in_stop(record, stop_run(self.port, record, self.config.stop_grace))
+        return self.process_stop(record, stop_run(self.port, record, self.config.stop_grace))
 
-    def take_in_stop(self, record: RunRecord, result: RunStopper) -> str:
+    def process_stop(self, record: RunRecord, result: RunStopper) -> str:
         """Process the result of stopping the run, and return it as a sentence."""
         fate = f"{record.name} was asked to stop. {result.sentence}"
         self.stop_failed = not result.confirmed
@@ -301,7 +301,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         except Exception as error:  # noqa: BLE001 - whatever keeps Airflow from storing it
             log.warning("The summary of run %s could not be pushed: %s", self.run.id, error)
 
-    def take_in_run(self, run: Run, **more: Any) -> None:
+    def process_run(self, run: Run, **more: Any) -> None:
         """Keep the latest record of the run and publish it. ``more`` is added to the summary.
 
         :raises AgentVersionChanged: the run uses another version of the agent than the expected one.
@@ -323,14 +323,14 @@ class RunAttempt(JobAttempt[RunRecord]):
             config=self.config, run_id=None, restart_asked_at=None, failure_ended_at=None, overdue_at=None
         )
         self.port.deadline = new.earliest_deadline  # the allowed duration of the run starts again
-        self.take_in_run(restart_or_start(self.port, record, run, new))
+        self.process_run(restart_or_start(self.port, record, run, new))
         self._limit_duration()
 
     def _accept(self, run: Run) -> None:
         judgement = judge(run, self.config)
         log.info("Run %s of agent %s succeeded: %s.", run.id, run.agent_id, describe_run(run))
         if judgement.action in ("succeed", "warn"):
-            self.take_in_run(run, **self._costs_of(run))
+            self.process_run(run, **self._costs_of(run))
         if judgement.action == "succeed":
             return
         message = f"Run {run.id} of agent {run.agent_id} succeeded, but {judgement.reason}."
@@ -370,16 +370,16 @@ class RunAttempt(JobAttempt[RunRecord]):
         self.port.deadline = None
         is_overdue = record.is_overdue_first
         if not (is_execution_timeout or is_overdue) and self.config.on_timeout == "leave":
-            self.is_let_go = True
+            self.is_released = True
             message += " It is left running (on_timeout='leave')."
         elif record.run_id is None:
             message += f" {self.stop()}"
-            self.is_let_go = True
+            self.is_released = True
         else:
             result = stopped or stop_run(self.port, record, self.config.stop_grace)
             if self._ended_by_itself(result):
                 return
-            self.is_let_go, self.stop_failed = True, not result.confirmed
+            self.is_released, self.stop_failed = True, not result.confirmed
             message += f" {result.sentence} {self._stop_misnamed(record, result)}".rstrip()
             self._publish_note(message)
         if is_execution_timeout:
@@ -393,7 +393,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         if not result.confirmed or run is None or run.status is RunStatus.STOPPED or not self._is_own_work():
             return False
         log.info("Run %s ended as %s before it could be stopped.", run.id, status_name(run.status))
-        self.take_in_run(run)
+        self.process_run(run)
         return True
 
     def _is_own_work(self) -> bool:

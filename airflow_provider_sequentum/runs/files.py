@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SCREENSHOTS = "screenshots"
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
-_LONGEST_NAME = 100
+_MAX_NAME_LENGTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ def named(file: RunFile) -> str:
     """Return the name of a file in messages."""
     if not file.name:
         return f"file {file.id}"
-    return repr(file.name if len(file.name) <= _LONGEST_NAME else f"{file.name[:_LONGEST_NAME]}...")
+    return repr(file.name if len(file.name) <= _MAX_NAME_LENGTH else f"{file.name[:_MAX_NAME_LENGTH]}...")
 
 
 def _records_of(run: Run) -> int | None:

@@ -32,7 +32,7 @@ EXCEPTION_OF: Mapping[Phase, type[AgentRunException]] = {
     Phase.STOPPED: AgentRunStopped,
 }
 
-LONGEST_EXPLANATION = 3000
+MAX_EXPLANATION_LENGTH = 3000
 """Maximum length of the service's explanation in an error message, which stays below 4 kB."""
 
 _WHAT_IT_MEANS = {
@@ -84,8 +84,8 @@ def describe_end(run: Run, next_step: str, diagnostics: RunDiagnostics | None = 
         actions = "; ".join(action.rstrip(".") for action in diagnostics.suggested_actions)
         lines.append(f"Suggested actions: {actions}.")
     explanation = "\n".join(lines)
-    if len(explanation) > LONGEST_EXPLANATION:
-        explanation = f"{explanation[:LONGEST_EXPLANATION]} [cut]"
+    if len(explanation) > MAX_EXPLANATION_LENGTH:
+        explanation = f"{explanation[:MAX_EXPLANATION_LENGTH]} [cut]"
     return f"{explanation}\n{next_step}"
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.jobs.port import Sender
 
-LONGEST_REASON = 1000
+MAX_REASON_LENGTH = 1000
 """Maximum characters of the reason that is stored with a restored version, followed by the mark of the task."""
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def restore_version(port: Sender, agent_id: int, version: int, reason: str, mark
         )
     lost: SequentumError | None = None
     try:
-        port.send(api.agents.restore_version(agent_id, version, f"{reason[:LONGEST_REASON]} {mark}"))
+        port.send(api.agents.restore_version(agent_id, version, f"{reason[:MAX_REASON_LENGTH]} {mark}"))
     except SequentumError as error:
         if not error.may_have_acted:
             raise

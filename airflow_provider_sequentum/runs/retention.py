@@ -15,7 +15,7 @@ from airflow_provider_sequentum.jobs.port import OPTIONAL_SHARE
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.service_time import confirmed_time
-from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, is_cut, length_of
+from airflow_provider_sequentum.runs.wait import MAX_LISTED_RUNS, is_cut, length_of
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.choices import RemoveMethod
@@ -29,7 +29,7 @@ WhyNotLanded = Callable[[int, Sequence["RunFile"]], "str | None"]
 KEPT_SIZE = 16_000
 """Maximum bytes of the reasons for keeping runs in a summary, unless there are very many."""
 
-SHORTEST_REASON = 20
+MIN_REASON_LENGTH = 20
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Deletion:
 
     def summary(self) -> dict[str, Any]:
         """Return plain JSON values of bounded size: with many runs, the reasons are cut."""
-        longest = max(KEPT_SIZE // max(len(self.kept), 1), SHORTEST_REASON)
+        longest = max(KEPT_SIZE // max(len(self.kept), 1), MIN_REASON_LENGTH)
         return {
             "agent_id": self.agent_id,
             "dry_run": self.dry_run,
@@ -104,9 +104,9 @@ def delete_old_runs(
     :raises SequentumError: the service could not be reached, or its response to a deletion was lost.
     """
     agent_id, dry_run = result.agent_id, result.dry_run
-    reply = port.exchange(runs.list_runs(agent_id, LONGEST_RUN_LIST), budget_share=OPTIONAL_SHARE)
+    reply = port.exchange(runs.list_runs(agent_id, MAX_LISTED_RUNS), budget_share=OPTIONAL_SHARE)
     listed = reply.value
-    result.is_cut = is_cut(listed, LONGEST_RUN_LIST)
+    result.is_cut = is_cut(listed, MAX_LISTED_RUNS)
     if result.is_cut:
         result.oldest_listed = min((run.created for run in listed if run.created is not None), default=None)
         log.warning(

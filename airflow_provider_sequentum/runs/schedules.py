@@ -18,7 +18,7 @@ from airflow_provider_sequentum.api import schedules
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import SequentumUnavailable
 from airflow_provider_sequentum.jobs.record import Stored
-from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
+from airflow_provider_sequentum.jobs.stop import MAX_REQUEST_SECONDS
 from airflow_provider_sequentum.runs.describe import counted
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def resume_schedules(
         log.info("Resuming schedule %s of agent %s.", number, agent_id)
         try:
             # If the service is down, the remaining requests do not all wait for a response.
-            is_known = _switch(port, schedules.enable, agent_id, number, LONGEST_REQUEST if problems else None)
+            is_known = _switch(port, schedules.enable, agent_id, number, MAX_REQUEST_SECONDS if problems else None)
         except SequentumError as error:
             problems[number] = error
             continue

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_sequentum.api import runs
-from airflow_provider_sequentum.api.errors import SequentumError, UnexpectedAnswer
+from airflow_provider_sequentum.api.errors import SequentumError, UnexpectedResponse
 from airflow_provider_sequentum.api.run_status import RunStatus, status_name
 from airflow_provider_sequentum.exceptions import (
     AgentRunStartAmbiguous,
@@ -31,7 +31,7 @@ from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
 from airflow_provider_sequentum.runs.service_time import confirmed_time, is_of_another_clock
 from airflow_provider_sequentum.runs.stop import stop_run
 from airflow_provider_sequentum.runs.wait import (
-    LONGEST_RUN_LIST,
+    MAX_LISTED_RUNS,
     NOT_YET_FOUND_INTERVAL,
     is_cut,
     may_be_the_old_failure,
@@ -207,7 +207,7 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
             raise_if_busy(error)
             raise
         log.warning("The response to the start was lost, so a run may have been started. Searching for it. (%s)", error)
-        found = _find_after_lost_answer(port, config, record, error)
+        found = _find_after_lost_response(port, config, record, error)
         if found is None and config.on_ambiguous_start == "start" and may_repeat:
             return start_run(port, new.updated(starts=starts, may_lack_runs=True), previous, may_repeat=False)
         if found is None:
@@ -229,7 +229,7 @@ def _send_new(port: Sender, call: Call[Run], record: RunRecord) -> Reply[Run]:
     reply = send_start(port, call, f"Agent {record.agent_id}")
     if reply.value.id in record.replaced:
         reason = f"the response names run {reply.value.id}, which is an earlier run of the task"
-        raise call.error(UnexpectedAnswer, reason, may_have_acted=True)
+        raise call.error(UnexpectedResponse, reason, may_have_acted=True)
     return reply
 
 
@@ -308,7 +308,7 @@ def find_in_place_of(port: Port, record: RunRecord, on_ambiguous_start: str) -> 
     if not record.has_request_time:
         return None
     intent = record.unnamed()
-    reply = port.exchange(runs.list_runs(record.agent_id, LONGEST_RUN_LIST))
+    reply = port.exchange(runs.list_runs(record.agent_id, MAX_LISTED_RUNS))
     if (listed := next((run for run in reply.value if run.id == record.run_id), None)) is not None:
         return listed
     since = requested_by_service(record, port.now(), reply.served_at, reply.value)
@@ -329,7 +329,7 @@ def find_in_place_of(port: Port, record: RunRecord, on_ambiguous_start: str) -> 
 
 
 def _is_listed(port: Port, record: RunRecord) -> bool:
-    listed = port.send(runs.list_runs(record.agent_id, LONGEST_RUN_LIST))
+    listed = port.send(runs.list_runs(record.agent_id, MAX_LISTED_RUNS))
     return any(run.id == record.run_id for run in listed)
 
 
@@ -403,7 +403,7 @@ def _stop_replaced(port: Sender, record: RunRecord, config: RunConfig) -> Run | 
     )
 
 
-def _find_after_lost_answer(port: Port, config: RunConfig, record: RunRecord, lost: SequentumError) -> Run | None:
+def _find_after_lost_response(port: Port, config: RunConfig, record: RunRecord, lost: SequentumError) -> Run | None:
     try:
         return find_lost_run(port, record, config.on_ambiguous_start)
     except AgentRunStartAmbiguous:
@@ -427,7 +427,7 @@ def restart_or_start(port: Port, record: RunRecord, run: Run, new: RunRecord) ->
     restarting = record.restarting(port.now(), run.end_time)
     port.save(restarting)
     try:
-        answer = port.send(runs.restart(run.agent_id, run.id))
+        response = port.send(runs.restart(run.agent_id, run.id))
     except SequentumError as error:
         if error.may_have_acted:
             # The following wait finds out: a Failure that lasts longer than the grace period is a new one.
@@ -444,7 +444,7 @@ def restart_or_start(port: Port, record: RunRecord, run: Run, new: RunRecord) ->
             raise _restart_refused(record, f"the service refused: {error}") from error
         log.warning("%s cannot be restarted, so a new run is started. (%s)", record.name, error)
         return start_run(port, new, record)
-    now_run = run if answer is None else answer
+    now_run = run if response is None else response
     if now_run.id != run.id:
         now_run = _which_was_restarted(port, run, now_run)
         port.save(restarting.updated(run_id=now_run.id))
@@ -452,7 +452,7 @@ def restart_or_start(port: Port, record: RunRecord, run: Run, new: RunRecord) ->
     return now_run
 
 
-def _which_was_restarted(port: Sender, run: Run, answer: Run) -> Run:
+def _which_was_restarted(port: Sender, run: Run, response: Run) -> Run:
     """Return the run that was restarted, if the id in the response to the restart is not the run's.
 
     The response is not documented: the id may be a new id of the run, or that of something else.
@@ -463,13 +463,13 @@ def _which_was_restarted(port: Sender, run: Run, answer: Run) -> Run:
         with suppress(SequentumError):
             seen = port.send(runs.status(run.agent_id, run.id))
         if phase_of(seen) is not Phase.RESTARTABLE:
-            log.warning("Run %s is active again, although the response to its restart names %s.", run.id, answer.id)
+            log.warning("Run %s is active again, although the response to its restart names %s.", run.id, response.id)
             return seen
         try:
-            return port.send(runs.status(answer.agent_id, answer.id))
+            return port.send(runs.status(response.agent_id, response.id))
         except SequentumError as error:
             if error.status_code != 404 or port.now() >= until:
-                return seen if error.status_code == 404 else answer
+                return seen if error.status_code == 404 else response
         port.sleep(NOT_YET_FOUND_INTERVAL)
 
 
@@ -550,7 +550,7 @@ def _look_for_candidates(
             break
         port.sleep(delay)
         try:
-            reply = port.exchange(runs.list_runs(record.agent_id, LONGEST_RUN_LIST))
+            reply = port.exchange(runs.list_runs(record.agent_id, MAX_LISTED_RUNS))
         except SequentumError:
             if number >= len(delays):
                 raise
@@ -654,7 +654,7 @@ def what_a_list_lacks(record: RunRecord, listed: Page[Run], since: datetime | No
     """
     if listed.unreadable:
         return f"{counted(listed.unreadable, 'run')} in the service's list for agent {record.agent_id} cannot be read."
-    if is_cut(listed, LONGEST_RUN_LIST) and all(_may_be_newer(run, record, since) for run in listed):
+    if is_cut(listed, MAX_LISTED_RUNS) and all(_may_be_newer(run, record, since) for run in listed):
         return f"More runs were created since than the {len(listed)} that the service lists."
     return ""
 

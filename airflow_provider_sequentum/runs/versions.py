@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAX_NAMED = 5
 """Maximum number of versions that a message lists."""
 
-LONGEST_COMMENT = 200
+MAX_COMMENT_LENGTH = 200
 """Maximum characters of a version's comment in a message."""
 
 
@@ -94,7 +94,7 @@ def _history(port: Sender, agent_id: int, expected: int, found: int) -> str:
 def describe_version(version: AgentVersion) -> str:
     """Return as a clause who saved a version, when, and with which comment."""
     comment = version.comments or ""
-    cut = f"{comment[:LONGEST_COMMENT]}..." if len(comment) > LONGEST_COMMENT else comment
+    cut = f"{comment[:MAX_COMMENT_LENGTH]}..." if len(comment) > MAX_COMMENT_LENGTH else comment
     when = f" at {version.created}" if version.created else ""
     said = f"with the comment {cut!r}" if cut else "without a comment"
     return f"Version {version.version} was saved by {version.user_name or 'an unknown user'}{when} {said}"

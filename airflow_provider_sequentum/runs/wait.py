@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 from pydantic import model_validator
 
 from airflow_provider_sequentum.api import runs
-from airflow_provider_sequentum.api.errors import SequentumError, UnexpectedAnswer
+from airflow_provider_sequentum.api.errors import SequentumError, UnexpectedResponse
 from airflow_provider_sequentum.api.parsing import time_between
 from airflow_provider_sequentum.api.run_status import status_name
 from airflow_provider_sequentum.api.runs import Run
@@ -31,7 +31,7 @@ from airflow_provider_sequentum.runs.service_time import clock_ahead, is_of_anot
 RESTART_GRACE = timedelta(minutes=1)
 """How long after a restart in place the service may still return the old Failure."""
 
-LONGEST_RUN_LIST = 1000
+MAX_LISTED_RUNS = 1000
 """The longest list that the service returns. It lists the newest runs first and has no filter by time."""
 
 NOT_YET_FOUND_INTERVAL = 5.0
@@ -39,13 +39,13 @@ NOT_YET_FOUND_INTERVAL = 5.0
 
 """Maximum number of runs that an error lists."""
 
-LONGEST_INTERVAL = 60.0
+MAX_INTERVAL = 60.0
 """Maximum number of seconds between two polls of a run, unless the DAG author asks for more."""
 
 log = logging.getLogger(__name__)
 
 
-class FirstRunUncertain(UnexpectedAnswer):
+class FirstRunUncertain(UnexpectedResponse):
     """It is uncertain which run in a list is the first since a point in time: an earlier one may be unreadable."""
 
 
@@ -240,7 +240,7 @@ def solo_interval(age: float) -> float:
     twenty. This minimizes the sum of waiting time and requests if a run of age t lasts another t seconds with a
     probability of one half.
     """
-    return min(math.sqrt(3 * (age + 30)), LONGEST_INTERVAL)
+    return min(math.sqrt(3 * (age + 30)), MAX_INTERVAL)
 
 
 def may_be_the_old_failure(run: Run, restarted: RunRecord | WaitSpec, now: datetime | None) -> bool:
@@ -289,7 +289,7 @@ def first_run_since(listed: Sequence[Run], since: datetime, now: datetime, serve
         by_service = since  # the clocks agree, as far as is known
     known = [run for run in listed if run.created is not None]
     later = [run for run in known if run.created is not None and run.created >= by_service]
-    if is_cut(listed, LONGEST_RUN_LIST) and len(later) == len(known):
+    if is_cut(listed, MAX_LISTED_RUNS) and len(later) == len(known):
         agent = f"agent {listed[0].agent_id}" if listed else "the agent"
         raise SequentumRequestRefused(
             f"The service lists only the newest {length_of(listed)} runs of {agent}. All of them may have been created "
@@ -340,7 +340,7 @@ def poll(port: Sender, poller: RunPoller) -> PollResult:
             reply = port.exchange(runs.status(spec.agent_id, spec.run_id), budget_share=WAITING_SHARE)
             result = poller.observe(reply.value, port.now(), reply.served_at)
         elif (since := spec.since) is not None:
-            listed = port.exchange(runs.list_runs(spec.agent_id, LONGEST_RUN_LIST), budget_share=WAITING_SHARE)
+            listed = port.exchange(runs.list_runs(spec.agent_id, MAX_LISTED_RUNS), budget_share=WAITING_SHARE)
             if spec.clock_ahead is None:
                 ahead = clock_ahead(port, listed.served_at)
                 poller.spec = spec = spec.updated(clock_ahead=ahead.total_seconds())

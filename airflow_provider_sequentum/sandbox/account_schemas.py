@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, StrictBool, StrictInt, StrictStr
 
 from airflow_provider_sequentum.sandbox.schedules import Period, ScheduleType
-from airflow_provider_sequentum.sandbox.schemas import Answer, Body, Int32, Status, Time
+from airflow_provider_sequentum.sandbox.schemas import Body, Int32, ResponseBody, Status, Time
 
 
 def _utc(moment: datetime) -> datetime:
@@ -39,7 +39,7 @@ class ScheduleBody(Body):
     is_wait_on_failure: StrictBool | None = None
 
 
-class ScheduleAnswer(Answer):
+class ScheduleResponse(ResponseBody):
     """A schedule."""
 
     id: int
@@ -71,7 +71,7 @@ class ScheduleAnswer(Answer):
     tag: str | None = None
 
 
-class UpcomingAnswer(Answer):
+class UpcomingResponse(ResponseBody):
     """A time at which a schedule will fire."""
 
     schedule_id: int
@@ -94,7 +94,7 @@ class UpcomingAnswer(Answer):
     last_run_message: str | None
 
 
-class SpaceAnswer(Answer):
+class SpaceResponse(ResponseBody):
     """A space."""
 
     id: int
@@ -108,7 +108,7 @@ class SpaceAnswer(Answer):
     access: list[dict[str, str]] = Field(default_factory=list)
 
 
-class AgentSummary(Answer):
+class AgentSummary(ResponseBody):
     """An agent of a space."""
 
     id: int
@@ -132,7 +132,7 @@ class RunAllBody(Body):
     input_parameters: StrictStr | None = None
 
 
-class RunAllResult(Answer):
+class RunAllResult(ResponseBody):
     """What became of one agent in run-all."""
 
     agent_id: int
@@ -142,7 +142,7 @@ class RunAllResult(Answer):
     error_message: str | None
 
 
-class RunAllAnswer(Answer):
+class RunAllResponse(ResponseBody):
     """What became of run-all."""
 
     space_id: int
@@ -153,7 +153,7 @@ class RunAllAnswer(Answer):
     results: list[RunAllResult]
 
 
-class FailedRunDetail(Answer):
+class FailedRunDetail(ResponseBody):
     """A failed run in the summary of runs."""
 
     run_id: int
@@ -167,7 +167,7 @@ class FailedRunDetail(Answer):
     space_name: str | None
 
 
-class RunsSummary(Answer):
+class RunsSummary(ResponseBody):
     """How many runs ended how."""
 
     start_date: Time
@@ -182,7 +182,7 @@ class RunsSummary(Answer):
     failed_run_details: list[FailedRunDetail] | None
 
 
-class RecordsSummary(Answer):
+class RecordsSummary(ResponseBody):
     """How much was extracted."""
 
     total_records_extracted: int
@@ -195,7 +195,7 @@ class RecordsSummary(Answer):
     end_date: Time
 
 
-class RunStats(Answer):
+class RunStats(ResponseBody):
     """Counts of a diagnosed run."""
 
     data_count: int
@@ -206,7 +206,7 @@ class RunStats(Answer):
     traffic: int | None
 
 
-class Diagnostics(Answer):
+class Diagnostics(ResponseBody):
     """Why a run went as it did."""
 
     run_id: int
@@ -222,13 +222,13 @@ class Diagnostics(Answer):
     suggested_actions: list[str]
 
 
-class NoFailure(Answer):
+class NoFailure(ResponseBody):
     """What is said of an agent that has no failed run; its form is not published."""
 
     message: str
 
 
-class CreditsAnswer(Answer):
+class CreditsResponse(ResponseBody):
     """Credits left."""
 
     available_credits: float
@@ -236,7 +236,7 @@ class CreditsAnswer(Answer):
     retrieved_at: Time
 
 
-class SpendingAnswer(Answer):
+class SpendingResponse(ResponseBody):
     """Credits spent."""
 
     total_spent: float
@@ -246,7 +246,7 @@ class SpendingAnswer(Answer):
     current_balance: float
 
 
-class TransactionAnswer(Answer):
+class TransactionResponse(ResponseBody):
     """A movement of credits."""
 
     id: int
@@ -258,16 +258,16 @@ class TransactionAnswer(Answer):
     message: str | None
 
 
-class HistoryAnswer(Answer):
+class HistoryResponse(ResponseBody):
     """A page of movements, newest first."""
 
-    transactions: list[TransactionAnswer]
+    transactions: list[TransactionResponse]
     total_count: int
     page_index: int
     records_per_page: int
 
 
-class AgentCost(Answer):
+class AgentCost(ResponseBody):
     """What an agent cost."""
 
     agent_id: int
@@ -276,7 +276,7 @@ class AgentCost(Answer):
     space_id: int | None
 
 
-class AgentCostsAnswer(Answer):
+class AgentCostsResponse(ResponseBody):
     """A page of agents and what they cost."""
 
     agents: list[AgentCost]
@@ -286,7 +286,7 @@ class AgentCostsAnswer(Answer):
     end_date: Time
 
 
-class UsageType(Answer):
+class UsageType(ResponseBody):
     """What one kind of use cost, per label."""
 
     type: str
@@ -294,7 +294,7 @@ class UsageType(Answer):
     total_cost: float
 
 
-class AgentUsageAnswer(Answer):
+class AgentUsageResponse(ResponseBody):
     """What an agent cost over time."""
 
     labels: list[str]
@@ -304,7 +304,7 @@ class AgentUsageAnswer(Answer):
     end_date: Time
 
 
-class RunCost(Answer):
+class RunCost(ResponseBody):
     """What a run cost."""
 
     run_id: int
@@ -315,7 +315,7 @@ class RunCost(Answer):
     billing_type: str
 
 
-class RunCostsAnswer(Answer):
+class RunCostsResponse(ResponseBody):
     """A page of runs and what they cost."""
 
     runs: list[RunCost]
@@ -325,7 +325,7 @@ class RunCostsAnswer(Answer):
     agent_name: str | None
 
 
-class UploadedFile(Answer):
+class UploadedFile(ResponseBody):
     """An input file that was stored."""
 
     name: str

@@ -1,4 +1,4 @@
-"""Faults on request: what a network, a gateway or the service itself does to an answer."""
+"""Faults on request: what a network, a gateway or the service itself does to a response."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class Fault(BaseModel):
     ``status_after``           is done                          the same
     ``reset_before``           is not done                      a connection reset
     ``reset_after``            is done                          a connection reset
-    ``delay``                  is done after ``delay`` seconds  its answer, late
-    ``late``                   is done at once                  its answer after ``delay`` seconds
-    ``never``                  is done                          no answer, until it gives up
-    ``truncated``              is done                          its answer, cut off in the middle
+    ``delay``                  is done after ``delay`` seconds  its response, late
+    ``late``                   is done at once                  its response after ``delay`` seconds
+    ``never``                  is done                          no response, until it gives up
+    ``truncated``              is done                          its response, cut off in the middle
     ``garbage``                is done                          its status with bytes that are no JSON
     ``html``                   is done                          its status with a page of HTML
     ``empty``                  is done                          its status without a body
-    ``altered``                is done                          its answer with other values in its JSON
+    ``altered``                is done                          its response with other values in its JSON
     ========================== ================================ ==========================================
     """
 
@@ -60,18 +60,18 @@ class Fault(BaseModel):
     fault: FaultKind = "status"
     status: int | None = Field(None, ge=200, le=599, description="For status and status_after; default 503.")
     body: str | None = Field(None, description="Body in place of the usual one.")
-    headers: dict[str, str] = Field({}, description="Further headers of an answer whose body is replaced.")
+    headers: dict[str, str] = Field({}, description="Further headers of a response whose body is replaced.")
     delay: float = Field(0.0, ge=0, description="Real seconds to wait first, with any kind; with late, last.")
-    after_bytes: int | None = Field(None, ge=0, description="Where to cut a truncated answer; default half.")
+    after_bytes: int | None = Field(None, ge=0, description="Where to cut a truncated response; default half.")
     values: dict[str, Any] = Field(
-        {}, description="For altered: new values of members, in every object of the answer that has them."
+        {}, description="For altered: new values of members, in every object of the response that has them."
     )
     raw_values: dict[str, str] = Field(
         {},
         description="The same as literal text, which need not be JSON, as NaN or a string with half an emoji.",
     )
     where: dict[str, Any] = Field({}, description='For altered: only objects with these members, as {"id": 42}.')
-    prefix: str = Field("", description="For altered: text in front of the answer, as a byte order mark.")
+    prefix: str = Field("", description="For altered: text in front of the response, as a byte order mark.")
     times: int | None = Field(
         1, ge=1, description="How often it applies; null for always, which is the default with seconds."
     )
@@ -114,7 +114,7 @@ class Fault(BaseModel):
         return self.times == 0 or (self._until is not None and self._until <= now)
 
     def alter(self, body: bytes) -> bytes:
-        """The body of an ``altered`` answer; one that is not JSON only gets the prefix."""
+        """The body of an ``altered`` response; one that is not JSON only gets the prefix."""
         prefix = self.prefix.encode("utf-8", "surrogatepass")
         try:
             content = json.loads(body)

@@ -32,7 +32,7 @@ class RequestEntry(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     number: int
-    """Requests are numbered as they arrive; the list is in the order of their answers."""
+    """Requests are numbered as they arrive; the list is in the order of their responses."""
     at: datetime
     method: str
     path: str
@@ -40,7 +40,7 @@ class RequestEntry(BaseModel):
     key_name: str | None
     """Name of the API key it came with, or ``None`` without a known one."""
     status: int | None
-    """HTTP status of the answer, or ``None`` when the connection was cut before one."""
+    """HTTP status of the response, or ``None`` when the connection was cut before one."""
     fault: str | None = None
     user_agent: str | None = None
     held_seconds: float = 0.0

@@ -8,20 +8,20 @@ from airflow_provider_sequentum.sandbox.agents import Agent, Version
 from airflow_provider_sequentum.sandbox.engine import Engine
 from airflow_provider_sequentum.sandbox.run_plan import RunStatus
 from airflow_provider_sequentum.sandbox.runs import Run, observe
-from airflow_provider_sequentum.sandbox.schemas import AgentAnswer, RunAnswer, Status, VersionAnswer
+from airflow_provider_sequentum.sandbox.schemas import AgentResponse, RunResponse, Status, VersionResponse
 from airflow_provider_sequentum.sandbox.state import ORGANIZATION_ID, ORGANIZATION_NAME
 
 _RECORDS_PER_PAGE, _BYTES_PER_PAGE = 20, 48_000
 
 
-def run_answer(run: Run, engine: Engine, now: datetime, *, just_started: bool = False) -> RunAnswer:
-    """A run as the service writes it. The answer to a start has no ``tableType`` yet."""
+def run_response(run: Run, engine: Engine, now: datetime, *, just_started: bool = False) -> RunResponse:
+    """A run as the service writes it. The response to a start has no ``tableType`` yet."""
     seen, dialect, options = observe(run, now), engine.dialect, run.options
     pages = -(-seen.data_count // _RECORDS_PER_PAGE)
     runtime = None
     if seen.start_time is not None:
         runtime = max(0, int(((seen.end_time or now) - seen.start_time).total_seconds()))
-    return RunAnswer(
+    return RunResponse(
         id=run.id,
         config_id=run.agent_id,
         config_name=engine.state.agents[run.agent_id].name,
@@ -67,11 +67,11 @@ def wire_status(status: RunStatus | int | str, engine: Engine) -> Status:
     return int(status)
 
 
-def agent_answer(agent: Agent, engine: Engine) -> AgentAnswer:
+def agent_response(agent: Agent, engine: Engine) -> AgentResponse:
     """An agent as the service writes it."""
     dialect, runs = engine.dialect, engine.runs_of(agent.id)
     last = observe(runs[0], engine.clock.now()).status if runs else None
-    return AgentAnswer(
+    return AgentResponse(
         id=agent.id,
         name=agent.name,
         description=agent.description,
@@ -95,9 +95,9 @@ def agent_answer(agent: Agent, engine: Engine) -> AgentAnswer:
     )
 
 
-def version_answer(version: Version, engine: Engine) -> VersionAnswer:
+def version_response(version: Version, engine: Engine) -> VersionResponse:
     """A version of an agent as the service writes it."""
-    return VersionAnswer(
+    return VersionResponse(
         version=version.version,
         user_name=version.user_name,
         created=engine.dialect.time(version.created, first=True) or "",

@@ -31,7 +31,7 @@ def not_found(kind: str, identifier: object) -> Problem:
 
 
 def problem_body(status: int, detail: str, instance: str, dialect: Dialect) -> tuple[bytes, str]:
-    """The body of an error answer and its content type, in the form the dialect asks for.
+    """The body of an error response and its content type, in the form the dialect asks for.
 
     Three JSON forms, text, HTML and an empty body: each is documented, seen or expected by a source.
     """
@@ -60,7 +60,7 @@ def problem_body(status: int, detail: str, instance: str, dialect: Dialect) -> t
 
 
 def problem_response(problem: Problem, path: str, dialect: Dialect) -> Response:
-    """A refusal as an answer, in the form the dialect asks for."""
+    """A refusal as a response, in the form the dialect asks for."""
     body, content_type = problem_body(problem.status, problem.detail, path, dialect)
     return Response(body, problem.status, {"Content-Type": content_type, **problem.headers})
 

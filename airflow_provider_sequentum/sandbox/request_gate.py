@@ -88,7 +88,7 @@ class RequestGate:
             if for_admin:
                 check_admin(scope)
         except Problem as problem:
-            # Not the service's answer: always in a form that a person can read.
+            # Not the service's response: always in a form that a person can read.
             await problem_response(problem, path, Dialect())(scope, receive, send)
             return
         if path.startswith((API_PREFIX + "/", STORAGE_PREFIX + "/")):
@@ -112,7 +112,7 @@ class RequestGate:
             await asyncio.sleep(0 if fault.fault == "late" else fault.delay)
             if fault.fault in BEFORE:
                 await _read_body(receive)
-                await self._apply_fault(exchange, fault, receive, send, _CollectedAnswer())
+                await self._apply_fault(exchange, fault, receive, send, _CollectedResponse())
                 return
         if exchange.for_storage:
             self._note_leak(exchange)
@@ -124,9 +124,9 @@ class RequestGate:
         elif fault.fault == "truncated":
             await self._app(exchange.scope, receive, self._truncating_send(exchange, fault, send))
         else:
-            answer = _CollectedAnswer()
-            await self._app(exchange.scope, receive, answer)
-            await self._apply_fault(exchange, fault, receive, send, answer)
+            response = _CollectedResponse()
+            await self._app(exchange.scope, receive, response)
+            await self._apply_fault(exchange, fault, receive, send, response)
 
     async def _admitted(self, exchange: _Exchange, receive: Receive, send: Send) -> bool:
         """Whether the rate limit lets a request through, perhaps after holding it; if not, it has been answered."""
@@ -142,9 +142,9 @@ class RequestGate:
         return True
 
     async def _apply_fault(
-        self, exchange: _Exchange, fault: Fault, receive: Receive, send: Send, answer: _CollectedAnswer
+        self, exchange: _Exchange, fault: Fault, receive: Receive, send: Send, response: _CollectedResponse
     ) -> None:
-        """Answer as a fault says, in place of ``answer``, which is empty when the action was not done."""
+        """Answer as a fault says, in place of ``response``, which is empty when the action was not done."""
         match fault.fault:
             case "reset_before" | "reset_after":
                 self._write_down(exchange)
@@ -157,14 +157,14 @@ class RequestGate:
             case "late":
                 self._service.save()
                 await asyncio.sleep(fault.delay)
-                await answer.forward(send, answer.body)
+                await response.forward(send, response.body)
             case "altered":
-                await answer.forward(send, fault.alter(answer.body))
+                await response.forward(send, fault.alter(response.body))
             case "status" | "status_after" if fault.body is None:
                 problem = Problem(fault.status or 503, "A fault was added for this request.", fault.headers)
                 await self._refuse(exchange, problem, receive, send)
             case _:
-                await _faulty_answer(fault, answer.status)(exchange.scope, receive, send)
+                await _faulty_response(fault, response.status)(exchange.scope, receive, send)
 
     async def _refuse(self, exchange: _Exchange, problem: Problem, receive: Receive, send: Send) -> None:
         path = exchange.scope["path"]
@@ -182,7 +182,7 @@ class RequestGate:
         return self._engine.account.key_name(key.strip()) if scheme.lower() == "apikey" and key.strip() else None
 
     def _dated_send(self, send: Send) -> Send:
-        """Give every answer the ``Date`` of the service's clock, which may be skewed, unless it has one."""
+        """Give every response the ``Date`` of the service's clock, which may be skewed, unless it has one."""
 
         async def dated(message: Message) -> None:
             dialect = self._engine.dialect
@@ -250,7 +250,7 @@ class RequestGate:
             self._engine.ledger.leaks.append(Leak(at=now, path=exchange.path, scheme=scheme[:20], known_key=known))
 
     def _write_down(self, exchange: _Exchange) -> None:
-        """Enter a request into the ledger, before it is answered: a client that has the answer finds the entry."""
+        """Enter a request into the ledger, before it is answered: a client that has the response finds the entry."""
         ledger, fault = self._engine.ledger, exchange.fault
         ledger.requests.append(
             RequestEntry(
@@ -268,8 +268,8 @@ class RequestGate:
         )
 
 
-class _CollectedAnswer:
-    """An answer that is kept instead of sent."""
+class _CollectedResponse:
+    """A response that is kept instead of sent."""
 
     def __init__(self) -> None:
         self.status = 200
@@ -291,8 +291,8 @@ class _CollectedAnswer:
         await send({"type": "http.response.body", "body": body})
 
 
-def _faulty_answer(fault: Fault, status: int) -> Response:
-    """The answer of a fault that replaces the body; ``status`` is that of the answer it replaces."""
+def _faulty_response(fault: Fault, status: int) -> Response:
+    """The response of a fault that replaces the body; ``status`` is that of the response it replaces."""
     media_type = "application/json"
     match fault.fault:
         case "status" | "status_after":

@@ -15,7 +15,7 @@ Status = int | str
 Int32 = Annotated[StrictInt, Field(ge=-(2**31), le=2**31 - 1)]
 
 
-class Answer(BaseModel):
+class ResponseBody(BaseModel):
     """Base of what the sandbox answers."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, serialize_by_alias=True)
@@ -35,7 +35,7 @@ class Body(BaseModel):
         return {names.get(str(key).lower(), key): value for key, value in data.items()}
 
 
-class RunAnswer(Answer):
+class RunResponse(ResponseBody):
     """A run (API page "run status")."""
 
     id: int
@@ -86,7 +86,7 @@ class StartBody(Body):
     log_mode: Literal["Text", "TextAndHtml"] | None = None
 
 
-class RunFileAnswer(Answer):
+class RunFileResponse(ResponseBody):
     """A file of a run."""
 
     id: int
@@ -97,7 +97,7 @@ class RunFileAnswer(Answer):
     region_id: int | None
 
 
-class AgentAnswer(Answer):
+class AgentResponse(ResponseBody):
     """An agent."""
 
     id: int | None
@@ -122,7 +122,7 @@ class AgentAnswer(Answer):
     last_activity: Time | None
 
 
-class VersionAnswer(Answer):
+class VersionResponse(ResponseBody):
     """A version of an agent."""
 
     version: int
@@ -159,26 +159,26 @@ class FinishBody(Body):
     agent_name: StrictStr | None = None
 
 
-class BuilderEnvelope(Answer):
-    """Answer of the stateful builder's verbs."""
+class BuilderEnvelope(ResponseBody):
+    """Response of the stateful builder's verbs."""
 
     success: bool
     error: str | None
 
 
 class SessionEnvelope(BuilderEnvelope):
-    """Answer of the stateful builder's start."""
+    """Response of the stateful builder's start."""
 
     session_id: str | None
 
 
-class SessionId(Answer):
-    """Answer of the single-shot builder's start."""
+class SessionId(ResponseBody):
+    """Response of the single-shot builder's start."""
 
     session_id: str
 
 
-class SessionStatusAnswer(Answer):
+class SessionStatusResponse(ResponseBody):
     """Status of a session of the stateful builder."""
 
     status: str | None
@@ -188,7 +188,7 @@ class SessionStatusAnswer(Answer):
     error: str | None
 
 
-class SingleShotStatusAnswer(Answer):
+class SingleShotStatusResponse(ResponseBody):
     """Status of a session of the single-shot builder."""
 
     status: str | None
@@ -199,14 +199,14 @@ class SingleShotStatusAnswer(Answer):
     browser_io_seconds: float | None
 
 
-class EventsAnswer(Answer):
+class EventsResponse(ResponseBody):
     """A page of events; their fields depend on their type."""
 
     events: list[dict[str, Any]]
     last_event_index: int
 
 
-class ConversationAnswer(Answer):
+class ConversationResponse(ResponseBody):
     """The messages of a session."""
 
     session_id: str | None
@@ -219,7 +219,7 @@ class ConversationAnswer(Answer):
     updated: Time
 
 
-class ProblemAnswer(Answer):
+class ProblemResponse(ResponseBody):
     """An error as RFC 7807 describes it."""
 
     type: str

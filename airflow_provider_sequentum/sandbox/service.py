@@ -104,7 +104,7 @@ class Service:
 
     @property
     def dialect(self) -> Dialect:
-        """Forms of answers; may be changed while it is open."""
+        """Forms of responses; may be changed while it is open."""
         return self.engine.dialect
 
     @property

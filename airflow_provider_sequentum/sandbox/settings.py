@@ -53,26 +53,28 @@ class Dialect(BaseModel):
     )
     paged_key: Literal["agents", "items"] = Field("agents", description="Key of the records in a page of agents.")
     start_code: Literal[200, 201, 202] = Field(202, description="HTTP status of an asynchronous start.")
-    start_answer: Literal["record", "run_id", "none"] = Field(
+    start_response: Literal["record", "run_id", "none"] = Field(
         "record", description="The run record, or {runId, status}, or an object with neither id."
     )
-    restart_answer: Literal["record", "run_id", "empty"] = Field("record", description="Body of a restart's answer.")
+    restart_response: Literal["record", "run_id", "empty"] = Field(
+        "record", description="Body of a restart's response."
+    )
     restart_lag_seconds: float = Field(0.0, ge=0, description="How long the old Failure shows after a restart.")
     exclusive_conflict: Literal["wait", "queue", "refuse"] = Field(
         "wait", description="What becomes of a start while an exclusive run is active: Waiting, Queuing or 409."
     )
-    synchronous_answer: Literal["object", "array", "text"] = Field(
+    synchronous_response: Literal["object", "array", "text"] = Field(
         "object", description="Keyed by agent name, or a bare array, or CSV text."
     )
     download: Literal[200, 301, 302, 303, 307, 308] = Field(
         302, description="Redirect code to storage, or 200 to answer with the file itself."
     )
     errors: Literal["rfc7807", "legacy_a", "legacy_b", "text", "html", "empty"] = Field(
-        "rfc7807", description="Body of an error answer."
+        "rfc7807", description="Body of an error response."
     )
     retry_after: Literal["seconds", "date"] = Field("seconds", description="Form of the Retry-After header.")
     finish_id: Literal["agentId", "configId", "id", "none"] = Field(
-        "agentId", description="Where the answer to finish carries the new agent's id."
+        "agentId", description="Where the response to finish carries the new agent's id."
     )
     clock_skew_seconds: float = Field(
         0.0,

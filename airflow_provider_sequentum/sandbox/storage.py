@@ -80,7 +80,7 @@ class Storage:
         return (self._stored_path(run, file) if stored else self.path(run, file)).stat().st_size
 
     def response(self, run: Run, file: RunFile) -> Response:
-        """A file as storage keeps it, as an answer that understands ``Range``."""
+        """A file as storage keeps it, as a response that understands ``Range``."""
         name = quote(file.name.encode("utf-8", "replace"), safe="")
         headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
         encoding = self._engine.dialect.content_encoding

@@ -27,10 +27,10 @@ from airflow_provider_sequentum.airflow_compat.deferral import (
     keep_values_if_resumed,
 )
 from airflow_provider_sequentum.airflow_compat.extra_links import push_address
-from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of, map_index_of
+from airflow_provider_sequentum.airflow_compat.task_attempt import map_index_of, task_facts
 from airflow_provider_sequentum.exceptions import SequentumUnavailable, client_errors_as_exceptions
-from airflow_provider_sequentum.parameters import LONGEST_DURATION
-from airflow_provider_sequentum.reporting.links import AgentRunLink, lead_to_dashboard, publish_run
+from airflow_provider_sequentum.parameters import MAX_DURATION
+from airflow_provider_sequentum.reporting.links import AgentRunLink, publish_run, push_dashboard_link
 
 if TYPE_CHECKING:
     import jinja2
@@ -56,8 +56,8 @@ class AgentRunSensor(BaseSensorOperator):
     :param agent_id: the agent, as an int or a string of digits.
     :param run_id: the run, as an int or a string of digits. Give this or ``since``.
     :param since: wait for the agent's first run that was created at this time or later: an aware ``datetime`` or an ISO
-        8601 string, for example ``"{{ data_interval_end }}"``. It is a time of Airflow's clock, which may differ from
-        the clock of the service.
+        8601 string, for example ``"{{ dag_run.run_after }}"`` or, on Airflow 2.11, ``"{{ data_interval_end }}"``. It
+        is a time of Airflow's clock, which may differ from the clock of the service.
     :param wait_for_restart: keep waiting while the run is in Failure, because it may be restarted in place. The sensor
         does not wait for a run in Failed, which is archived.
     :param deferrable: wait in the triggerer, without occupying a worker slot. Default: ``[operators]
@@ -111,9 +111,9 @@ class AgentRunSensor(BaseSensorOperator):
             try:
                 config = self._config()
                 port, poller = self._polling(config)
-                lead_to_dashboard(context, port.hook, self.operator_extra_links)
+                push_dashboard_link(context, port.hook, self.operator_extra_links)
                 # Airflow accepts a timeout that is longer than a datetime can express.
-                limit = timedelta(seconds=min(self.timeout, LONGEST_DURATION.total_seconds()))
+                limit = timedelta(seconds=min(self.timeout, MAX_DURATION.total_seconds()))
                 port.deadline = port.now() + limit
                 until = self._first_poke(context, port) + limit
                 self.log.info("Waiting for %s, until %s.", poller.spec.name, until.isoformat(" ", "seconds"))
@@ -172,7 +172,7 @@ class AgentRunSensor(BaseSensorOperator):
         port, poller = self._polling(known)
         if seen.outcome is PollOutcome.DEADLINE or seen.run is None:
             message = _timed_out(poller, seen.run)
-            limit = facts_of(context, self).execution_deadline
+            limit = task_facts(context, self).execution_deadline
             timed_out = limit is not None and port.now() >= limit
             raise AirflowTaskTimeout(message) if timed_out else AirflowSensorTimeout(message)
         return self._conclude(context, port, seen.run)
@@ -199,7 +199,7 @@ class AgentRunSensor(BaseSensorOperator):
     def _defer(self, context: Context, config: SensorConfig, port: ClientPort, poller: RunPoller) -> None:
         from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
 
-        deadlines = [port.deadline, facts_of(context, self).execution_deadline]
+        deadlines = [port.deadline, task_facts(context, self).execution_deadline]
         deadline = min((deadline for deadline in deadlines if deadline is not None), default=None)
         spec = poller.spec.updated(deadline=deadline)
         self.defer(
@@ -213,7 +213,7 @@ class AgentRunSensor(BaseSensorOperator):
         self.deferrable = False
         with self._softening():
             port, _ = self._polling(self._config())
-        waited = port.now() - facts_of(context, self).started_at
+        waited = port.now() - task_facts(context, self).started_at
         self.timeout = max(self.timeout - waited.total_seconds(), 0.0)
         return self.execute(context)
 

@@ -17,7 +17,7 @@ from airflow_provider_sequentum.exceptions import (
 from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
 from airflow_provider_sequentum.jobs.port import Port
 from airflow_provider_sequentum.jobs.record import read_event
-from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
+from airflow_provider_sequentum.jobs.stop import MAX_REQUEST_SECONDS
 from airflow_provider_sequentum.sessions.describe import Highlights, failure_for, progress_line, session_summary
 from airflow_provider_sequentum.sessions.files import ScreenshotFolder, save_conversation
 from airflow_provider_sequentum.sessions.messages import send_pending
@@ -134,7 +134,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
 
         :raises SequentumError: the session could no longer be polled.
         """
-        if self.is_let_go:
+        if self.is_released:
             return
         record = self.known_record
         poller = SessionPoller(
@@ -177,7 +177,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
 
     def conclude(self) -> bool:
         """Send the pending messages and evaluate the session's state; return whether the task is done."""
-        if self.is_let_go:
+        if self.is_released:
             return True  # the task succeeded at its deadline
         try:
             record, action = send_pending(self.port, self.known_record, self._take)
@@ -202,14 +202,14 @@ class SessionAttempt(JobAttempt[SessionRecord]):
             return False
         return True
 
-    def let_go(self, *, is_retried: bool, is_killed: bool = False) -> str | None:
-        """Decide what happens to the session when this attempt ends; see :meth:`.JobAttempt.let_go`."""
-        if self.is_let_go:
+    def release(self, *, is_retried: bool, is_killed: bool = False) -> str | None:
+        """Decide what happens to the session when this attempt ends; see :meth:`.JobAttempt.release`."""
+        if self.is_released:
             return None
         session = None if self.record is None else self.record.session
         if session is not None and session.state is SessionState.GONE and not self.config.keep_session:
             # The service may show the session again, and no task needs it any more, whether its agent was saved or not.
-            self.is_let_go, self.port.deadline = True, None
+            self.is_released, self.port.deadline = True, None
             if is_killed:
                 self.port.hurry()
             return cancel_unseen(self.port, session) or None
@@ -224,8 +224,8 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         elif is_retried and not self.task.keeps_records and self._is_found_without_record:
             fate = f"{self.name} is left as it is. The next attempt continues it."
         else:
-            return super().let_go(is_retried=is_retried, is_killed=is_killed)
-        self.is_let_go = True
+            return super().release(is_retried=is_retried, is_killed=is_killed)
+        self.is_released = True
         return fate
 
     def stop(self, *, is_killed: bool = False) -> str:  # noqa: ARG002 - there is only one way to end a session
@@ -251,7 +251,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
     def _cancel_and_skip(self, record: SessionRecord) -> NoReturn:
         self.port.record = record
         stopper = cancel_session(self.port, record.known_session)
-        self.is_let_go = True
+        self.is_released = True
         self._show(record.seen(stopper.session(self.port.now())))
         raise SequentumSkipped(f"{record.name} was asked to end (on_ready='cancel'). {stopper.sentence}")
 
@@ -274,11 +274,11 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         message = f"{record.name} was still {state} when {record.timeout_name} passed."
         self.port.deadline = None
         if record.session is None:
-            self.is_let_go = True
+            self.is_released = True
             raise AgentBuilderTimeout(f"{message} {HOW_TO_LOOK}")
         session, sentence = self._end_at_deadline(record.session)
         action = next_action(session, len(self.config.followups), self.config.when_ready, self.port.now())
-        self.is_let_go = True
+        self.is_released = True
         is_done = action is Action.DONE and session.state.is_over
         message = f"{message} {sentence}"
         self._save_and_publish(record.resolved(session), note=None if is_done else message)
@@ -293,7 +293,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
             self.stop_failed = not stopper.confirmed
             return stopper.session(self.port.now()), stopper.sentence
         try:
-            status = self.port.send(agent_builder.status(session.session_id), within=LONGEST_REQUEST)
+            status = self.port.send(agent_builder.status(session.session_id), within=MAX_REQUEST_SECONDS)
         except SequentumError as error:
             log.warning("Could not check %s: %s", session.name, error)
         else:

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 SAMPLE_ROWS = 5
 SAMPLE_COLUMNS = 50
-LONGEST_CELL = 200
-LONGEST_LINE = 500
+MAX_CELL_LENGTH = 200
+MAX_LINE_LENGTH = 500
 """Maximum number of bytes of a logged message; a message in an XCom may have four times as many."""
 
-LONGEST_SUMMARY = 40_000
+MAX_SUMMARY_SIZE = 40_000
 """Bytes of JSON. With its record and the links, everything that a task pushes stays below 48 kB."""
 
 
@@ -54,7 +54,7 @@ class Highlights:
             self.data = {"columns": columns, "rows": _sample(event.rows, columns), "total_rows": _total_rows(event)}
             self._data_index = event.event_index
         elif event.type in ("user_message", "ready_for_interaction") and event.message:
-            self.last_message = one_line(event.message, 4 * LONGEST_LINE)
+            self.last_message = one_line(event.message, 4 * MAX_LINE_LENGTH)
             self._message_index = event.event_index
 
     def missing(self, session: Session) -> list[int]:
@@ -96,7 +96,7 @@ def session_summary(session: Session, highlights: Highlights, now: datetime, **m
 
 def _bounded(summary: dict[str, Any]) -> dict[str, Any]:
     """Remove sample rows, then columns, until the summary is small enough, and set ``is_cut``."""
-    while len(json.dumps(summary)) > LONGEST_SUMMARY and (sample := summary["rows"] or summary["columns"]):
+    while len(json.dumps(summary)) > MAX_SUMMARY_SIZE and (sample := summary["rows"] or summary["columns"]):
         name = "rows" if summary["rows"] else "columns"
         summary = {**summary, name: sample[:-1], "is_cut": True}
     return summary
@@ -146,7 +146,7 @@ def progress_line(event: SessionEvent) -> tuple[int, str] | None:  # noqa: PLR09
     return None
 
 
-def _line(value: object, limit: int = LONGEST_LINE) -> str:
+def _line(value: object, limit: int = MAX_LINE_LENGTH) -> str:
     return one_line("" if value is None else str(value), limit)
 
 
@@ -166,7 +166,7 @@ def _step_text(step: Any) -> str:
 def _columns(event: SessionEvent) -> list[str] | None:
     if not isinstance(event.columns, list):
         return None
-    return [_line(_step_text(column), LONGEST_CELL) for column in event.columns[:SAMPLE_COLUMNS]]
+    return [_line(_step_text(column), MAX_CELL_LENGTH) for column in event.columns[:SAMPLE_COLUMNS]]
 
 
 def _total_rows(event: SessionEvent) -> int:
@@ -188,7 +188,7 @@ def _cells(row: Any, columns: list[str] | None) -> list[Any]:
 
 
 def _cell(value: Any) -> str | int | float | bool | None:
-    return value if value is None or isinstance(value, bool | int | float) else _line(value, LONGEST_CELL)
+    return value if value is None or isinstance(value, bool | int | float) else _line(value, MAX_CELL_LENGTH)
 
 
 def failure_for(

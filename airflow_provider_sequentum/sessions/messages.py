@@ -79,7 +79,7 @@ def _deliver(
         record = record.sending(request, port.now())
         port.save(record)
         try:
-            answer = port.send(call)
+            response = port.send(call)
         except SequentumError as error:
             is_refusal = isinstance(error, RefusedByServer) or error.status_code in _REFUSALS
             # If the request was sent before, a conflict may be its late effect, and errors that do not concern the
@@ -107,8 +107,8 @@ def _deliver(
             if request is Request.FOLLOWUP:
                 session = session.acknowledged()
             else:
-                name = answer.agent_name or record.config.agent_name
-                session = session.finished(answer.agent_id, name, port.now())
+                name = response.agent_name or record.config.agent_name
+                session = session.finished(response.agent_id, name, port.now())
             record = record.resolved(session)
             port.save(record)
             return record

@@ -10,7 +10,7 @@ from pydantic import Field
 from airflow_provider_sequentum import parameters as p
 from airflow_provider_sequentum.api import agent_builder
 from airflow_provider_sequentum.api.agent_builder import SessionStarted
-from airflow_provider_sequentum.api.call import LONGEST_SESSION_ID, Call
+from airflow_provider_sequentum.api.call import MAX_SESSION_ID_LENGTH, Call
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.jobs.record import (
     Flag,
@@ -162,4 +162,4 @@ def session_id_in(values: Iterable[object]) -> str | None:
 
 
 def _is_session_id(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and 0 < len(value.strip()) <= LONGEST_SESSION_ID
+    return isinstance(value, str) and 0 < len(value.strip()) <= MAX_SESSION_ID_LENGTH

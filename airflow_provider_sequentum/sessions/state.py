@@ -25,7 +25,7 @@ TURN_GRACE = timedelta(seconds=30)
 SAVING_GRACE = timedelta(seconds=60)
 """How long a session without ``finish`` may take to save its agent after the draft."""
 
-LONGEST_ERROR, LONGEST_NAME = 500, 200
+MAX_ERROR_LENGTH, MAX_NAME_LENGTH = 500, 200
 """Maximum bytes of UTF-8 of the service's texts: a record is written before and after each message."""
 
 REACTIONS = frozenset(
@@ -146,7 +146,7 @@ class Session(Stored):
         """Return the session after ``finish`` has ended it."""
         return self.entering(SessionState.COMPLETED, now).updated(
             agent_id=agent_id or self.agent_id,
-            agent_name=_cut(agent_name, LONGEST_NAME) or self.agent_name,
+            agent_name=_cut(agent_name, MAX_NAME_LENGTH) or self.agent_name,
         )
 
     def entering(self, state: SessionState, now: datetime) -> Self:
@@ -159,8 +159,8 @@ class Session(Stored):
         """Process the status of the session, read at ``now``."""
         known = self.updated(
             agent_id=status.agent_id or self.agent_id,
-            agent_name=_cut(status.agent_name, LONGEST_NAME) or self.agent_name,
-            error=_cut(status.error, LONGEST_ERROR) or self.error,
+            agent_name=_cut(status.agent_name, MAX_NAME_LENGTH) or self.agent_name,
+            error=_cut(status.error, MAX_ERROR_LENGTH) or self.error,
             last_index=self.last_index if status.last_event_index is None else status.last_event_index,
         )
         state = state_of(status)
@@ -190,7 +190,7 @@ class Session(Stored):
         if event.type == "completed":
             return known.finished(event.config_id, event.agent_name, now)
         if event.type == "error" and event.is_recoverable is False:
-            error = _cut(event.message, LONGEST_ERROR) or self.error
+            error = _cut(event.message, MAX_ERROR_LENGTH) or self.error
             return known.entering(SessionState.ERROR, now).updated(error=error)
         return known
 

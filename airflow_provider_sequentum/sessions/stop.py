@@ -14,7 +14,7 @@ from airflow_provider_sequentum.api import agent_builder
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import doubt_about
 from airflow_provider_sequentum.jobs.port import Sender
-from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST, JobStopper, stop_jobs
+from airflow_provider_sequentum.jobs.stop import MAX_REQUEST_SECONDS, JobStopper, stop_jobs
 from airflow_provider_sequentum.sessions.state import Session, SessionState, state_of
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def cancel_unseen(port: Sender, session: Session) -> str:
     for end in (agent_builder.cancel, agent_builder.stop):
         log.info("%s: cancelling it, in case it is only hidden.", session.name)
         try:
-            port.send(end(session.session_id), within=LONGEST_REQUEST)
+            port.send(end(session.session_id), within=MAX_REQUEST_SECONDS)
         except SequentumError as error:
             if error.status_code not in (404, 405):
                 return f"{session.name} could not be cancelled. {doubt_about('It')} ({error})"

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sequentum.api import agent_builder
-from airflow_provider_sequentum.api.errors import AnswerLost, SequentumError
+from airflow_provider_sequentum.api.errors import ResponseLost, SequentumError
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, WAITING_SHARE, Sender, fault_tolerance
 from airflow_provider_sequentum.jobs.record import JobEvent
 from airflow_provider_sequentum.sessions.describe import SessionProgress, progress_line
@@ -159,7 +159,7 @@ class SessionPoller:
                 self.session.name,
                 status.status,
             )
-        self._until, self._longest_page = status.last_event_index, agent_builder.LONGEST_PAGE
+        self._until, self._longest_page = status.last_event_index, agent_builder.MAX_PAGE_SIZE
         self._asks_events = self.session.has_events and self._has_more()
 
     def _not_found(self, error: SequentumError, now: datetime) -> None:
@@ -206,7 +206,7 @@ class SessionPoller:
         if error.status_code == 405 or (is_long_poll and error.status_code == 404):
             self.session = self.session.updated(has_events=False)
             return
-        if is_long_poll and isinstance(error, AnswerLost):
+        if is_long_poll and isinstance(error, ResponseLost):
             return  # no news: the server held the request until it timed out
         if self._is_strict:
             raise error
@@ -291,7 +291,7 @@ def read_again(
     after: int,
     take: EventTaker,
     until: int | None = None,
-    longest_page: int = agent_builder.LONGEST_PAGE,
+    longest_page: int = agent_builder.MAX_PAGE_SIZE,
 ) -> bool:
     """Read events again that were read by another process, and return whether the last one was found.
 

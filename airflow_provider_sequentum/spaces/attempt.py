@@ -35,7 +35,7 @@ from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
 from airflow_provider_sequentum.jobs.port import Port
 from airflow_provider_sequentum.jobs.record import Stored, read_event
 from airflow_provider_sequentum.jobs.siblings import PlannedStart
-from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
+from airflow_provider_sequentum.jobs.stop import MAX_REQUEST_SECONDS
 from airflow_provider_sequentum.runs.attempt import RunAttempt
 from airflow_provider_sequentum.runs.describe import counted, id_list, run_summary
 from airflow_provider_sequentum.runs.record import RunRecord
@@ -140,7 +140,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
             raise SequentumRequestRefused(f"Space {self.config.space_id} has no agent to run.")
         self.publish()  # after a clear, the trigger uses it to find out whether this attempt has joined its runs
         if is_new:
-            self._take_in_start(record)
+            self._process_start(record)
         else:
             self._take_up(record)
             self.publish()
@@ -161,7 +161,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
 
         def ended(number: int, outcome: PollOutcome | SequentumError, run: Run | None) -> None:
             agent_id = agents[number]
-            if self._guarded(agent_id, partial(self._runs[agent_id].take_in_wait, outcome, run)):
+            if self._guarded(agent_id, partial(self._runs[agent_id].process_wait, outcome, run)):
                 self._waited.append(agent_id)
 
         wait_for_runs(self.port, [self._runs[agent].wait_spec() for agent in agents], ended)
@@ -208,7 +208,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         records = [*(run.known_record for run in known), *record.further_runs]
         results = stop_runs(self.port, records, self.config.stop_grace) if records else []
         for run, result in zip(known, results, strict=False):
-            run.take_in_stop(run.known_record, result)
+            run.process_stop(run.known_record, result)
         if records:
             sentences.insert(0, _describe_stops(records, results))
         self.stop_failed = not all(result.confirmed for result in results)
@@ -243,7 +243,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
 
     # Steps
 
-    def _take_in_start(self, record: SpaceRecord) -> None:
+    def _process_start(self, record: SpaceRecord) -> None:
         """Note which agents were not started by the request that was just sent."""
         for agent_id, reason in record.not_started.items():
             self._end(agent_id, SequentumException(f"Agent {agent_id} was not started: {reason}."))
@@ -258,7 +258,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         unstopped = stop_stopping_runs(self.port, record.known_runs, seen, self.config.stop_grace)
         for agent_id in sorted({*seen, *record.not_started}):
             if self.is_out_of_time:
-                self._take_as_late(agent_id)
+                self._process_late(agent_id)
             elif agent_id in unstopped:
                 self._end(agent_id, unstopped[agent_id])
             elif isinstance(looked := seen.get(agent_id), SequentumError):
@@ -273,22 +273,22 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         made = tuple(start for start in self.known_record.starts_made if start.agent_id == agent_id)
         new, previous = run.new_record().updated(starts=made), run.record
         if previous is None:  # not started yet
-            run.take_in_run(start_run(run.port, new, None))
+            run.process_run(start_run(run.port, new, None))
             return
         try:
-            run.take_in_run(take_up_run(run.port, previous, new, looked))
+            run.process_run(take_up_run(run.port, previous, new, looked))
         except SequentumError:
             if not self.is_out_of_time or run.record is None:
                 raise
-            self._take_as_late(agent_id)
+            self._process_late(agent_id)
 
-    def _take_as_late(self, agent_id: int) -> None:
+    def _process_late(self, agent_id: int) -> None:
         """Handle a run for which nothing was decided before the time was up: it is stopped with the others."""
         run = self._run_of(agent_id)
         if run.record is None:
             self._end(agent_id, SequentumException(f"Agent {agent_id} was not started: the time is up."))
         else:
-            run.take_in_wait(PollOutcome.DEADLINE, None)
+            run.process_wait(PollOutcome.DEADLINE, None)
 
     def _look_once(self) -> None:
         """Poll each run once for its summary. The task does not wait for the runs, so errors are only logged."""
@@ -297,7 +297,9 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
             run = self._runs[agent_id]
             if run.run is None:
                 try:
-                    run.run = run.port.send(runs.status(agent_id, run.known_record.run_id or 0), within=LONGEST_REQUEST)
+                    run.run = run.port.send(
+                        runs.status(agent_id, run.known_record.run_id or 0), within=MAX_REQUEST_SECONDS
+                    )
                 except SequentumError as error:
                     log.info("Could not check run %s of agent %s. (%s)", run.known_record.run_id, agent_id, error)
         self.publish()
@@ -357,7 +359,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
             message += " They are left running (on_timeout='leave')."
         else:
             message += f" {self.stop()}"
-        self.is_let_go = True
+        self.is_released = True
         if is_execution_timeout:
             raise AirflowTaskTimeout(message)
         raise SpaceRunsFailed(message, space_id=self.config.space_id)
@@ -367,7 +369,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         try:
             action()
         except AirflowTaskTimeout as error:
-            if not self._run_of(agent_id).is_let_go:
+            if not self._run_of(agent_id).is_released:
                 raise  # raised by Airflow during the action: it concerns the whole task
             self._end(agent_id, error)
         except (AirflowException, SequentumError) as error:
@@ -381,7 +383,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         error = from_client(error, self.config.sequentum_conn_id) if error is not None else None
         attempt = self._runs.get(agent_id)
         run = attempt.run if attempt is not None else None
-        if attempt is not None and attempt.may_be_running and not (attempt.is_let_go or attempt.can_be_joined):
+        if attempt is not None and attempt.may_be_running and not (attempt.is_released or attempt.can_be_joined):
             # The others are waited for first, maybe by a trigger, which cannot stop what it does not know.
             log.warning("%s", doubt_about(attempt.name))
         end = AgentEnd.of(_kind_of(error), str(error or ""), run, self._extras.get(agent_id, {}))
@@ -430,7 +432,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         for attempt in attempts:
             record = attempt.known_record
             try:
-                self.port.send(runs.stop(record.agent_id, record.run_id or 0), within=LONGEST_REQUEST)
+                self.port.send(runs.stop(record.agent_id, record.run_id or 0), within=MAX_REQUEST_SECONDS)
             except SequentumError as error:
                 log.info("Could not request the stop of %s; it will be requested again. (%s)", record.name, error)
 
@@ -443,7 +445,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         return list(zip(attempts, results, strict=True))
 
     def _owned(self) -> list[RunAttempt]:
-        return [run for run in self.runs.values() if run.may_be_running and not run.is_let_go]
+        return [run for run in self.runs.values() if run.may_be_running and not run.is_released]
 
     def _pending(self) -> list[int]:
         """The agents whose run has not been concluded."""

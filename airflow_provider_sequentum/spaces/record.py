@@ -19,7 +19,7 @@ from airflow_provider_sequentum.spaces.describe import shortened
 ENDS_SIZE = 8_000
 """Maximum characters of all messages of ended runs in a record."""
 
-LONGEST_END_MESSAGE = 4_000
+MAX_END_MESSAGE_LENGTH = 4_000
 
 _KEPT_OF_RUN = (
     *("status", "created", "start_time", "end_time", "message", "table_type"),
@@ -79,7 +79,7 @@ class AgentEnd(Stored):
     def of(cls, kind: EndKind, message: str, run: Run | None, extras: Mapping[str, Any]) -> Self:
         """Return how the run of an agent ended."""
         kept = run.model_dump(mode="json", include=set(_KEPT_OF_RUN), exclude_none=True) if run is not None else None
-        return cls(kind=kind, message=shortened(message, LONGEST_END_MESSAGE), run=kept, extras=dict(extras))
+        return cls(kind=kind, message=shortened(message, MAX_END_MESSAGE_LENGTH), run=kept, extras=dict(extras))
 
     def last_run(self, agent_id: int, run_id: int | None) -> Run | None:
         """Return the last state of the run, as far as it was stored."""
@@ -188,7 +188,7 @@ class SpaceRecord(JobRecord):
             starts=tuple(start for start in self.starts if start.agent_id == agent_id),
         )
 
-    def answered(self, answer: SpaceRun) -> Self:
+    def answered(self, response: SpaceRun) -> Self:
         """Return the record with the runs in the service's response.
 
         If it names several runs of an agent, the last one counts, and the others have to be stopped.
@@ -196,7 +196,7 @@ class SpaceRecord(JobRecord):
         runs: dict[int, RunRecord] = {}
         refused: dict[int, str] = {}
         further: dict[int, tuple[int, ...]] = {}
-        for result in answer.results:
+        for result in response.results:
             known = runs.get(result.agent_id, self.intent_of(result.agent_id))
             is_old = result.run_id in self.replaced.get(result.agent_id, ())
             if result.run_id is not None and not is_old:
@@ -212,9 +212,9 @@ class SpaceRecord(JobRecord):
             else:
                 refused[result.agent_id] = result.error_message or "the service states no reason"
         not_started = {agent: reason for agent, reason in refused.items() if agent not in runs}
-        stated = max(answer.total_agents or 0, (answer.agents_started or 0) + (answer.agents_failed or 0))
+        stated = max(response.total_agents or 0, (response.agents_started or 0) + (response.agents_failed or 0))
         # Without a count, it is unknown whether the results are complete.
-        is_incomplete = answer.total_agents is None or stated > len(runs) + len(not_started)
+        is_incomplete = response.total_agents is None or stated > len(runs) + len(not_started)
         return self.updated(runs=runs, not_started=not_started, further=further, is_incomplete=is_incomplete)
 
     def without_further(self, stopped: Collection[int]) -> Self:

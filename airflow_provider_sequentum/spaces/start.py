@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum.api import runs, spaces
-from airflow_provider_sequentum.api.errors import SequentumError, UnexpectedAnswer
+from airflow_provider_sequentum.api.errors import SequentumError, UnexpectedResponse
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import (
     AgentRunStartAmbiguous,
@@ -29,7 +29,7 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.jobs.port import Port, Sender
 from airflow_provider_sequentum.jobs.siblings import Announcement, Claim
-from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
+from airflow_provider_sequentum.jobs.stop import MAX_REQUEST_SECONDS
 from airflow_provider_sequentum.runs import start as run_start
 from airflow_provider_sequentum.runs.describe import counted, id_list
 from airflow_provider_sequentum.runs.phases import phase_of
@@ -48,7 +48,7 @@ from airflow_provider_sequentum.runs.start import (
     what_a_list_lacks,
 )
 from airflow_provider_sequentum.runs.stop import stop_runs
-from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST
+from airflow_provider_sequentum.runs.wait import MAX_LISTED_RUNS
 from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
     claim_runs(port, record, is_answered=False)
     port.save(record)
     try:
-        answer = send_start(port, config.start_call(), f"Space {config.space_id}").value
+        response = send_start(port, config.start_call(), f"Space {config.space_id}").value
     except SequentumError as error:
         if not error.may_have_acted:
             # Nothing was started, so there is nothing to search for.
@@ -138,7 +138,7 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
         log.warning(
             "The response to the start was lost, so runs may have been started. Searching for them. (%s)", error
         )
-        found = _find_after_lost_answer(port, record, new, error)
+        found = _find_after_lost_response(port, record, new, error)
         if not found.known_runs and config.on_ambiguous_start == "start" and may_repeat:
             return start_space(port, new.updated(starts=starts, may_lack_runs=True), found, may_repeat=False)
         if not found.known_runs:
@@ -146,12 +146,12 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
             raise
         record = found
     else:
-        record = record.answered(answer)
+        record = record.answered(response)
         port.save(record)
         if record.is_in_doubt:
             unnamed = "The service did not name every run that it started."
             log.warning("%s Searching for the others.", unnamed)
-            record = _find_after_lost_answer(port, record, new, unnamed)
+            record = _find_after_lost_response(port, record, new, unnamed)
     claim_runs(port, record)
     _announce(port, config, record.starts_announced)
     record = stop_further_runs(port, record)
@@ -159,7 +159,7 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
     return record
 
 
-def _find_after_lost_answer(
+def _find_after_lost_response(
     port: Port, record: SpaceRecord, new: SpaceRecord, lost: SequentumError | str
 ) -> SpaceRecord:
     try:
@@ -328,7 +328,7 @@ class SpaceSearch:
         lost = [agent for agent, record in self.agents.items() if record.run_id is None]
         for agent in lost:
             if agent not in {*self.certain, *self.doubtful} or agent in self._lacks:
-                reply = port.exchange(runs.list_runs(agent, LONGEST_RUN_LIST))
+                reply = port.exchange(runs.list_runs(agent, MAX_LISTED_RUNS))
                 since = requested_by_service(self.agents[agent], port.now(), reply.served_at, reply.value)
                 self._lists[agent] = reply.value, since
                 self._confirmed[agent] = confirmed_request_time(port, reply.served_at, since)
@@ -371,7 +371,7 @@ class SpaceSearch:
         named = self.agents.keys() | self.record.not_started.keys()
         if not (agents or named or self.record.is_guess):
             # With an empty list, nothing would count as started, and the start would be repeated.
-            raise call.error(UnexpectedAnswer, "it lists no agent, but the response to the start did not say so")
+            raise call.error(UnexpectedResponse, "it lists no agent, but the response to the start did not say so")
         if self.record.is_incomplete and agents.left_out:
             log.warning(
                 "%s of space %s cannot be read, neither in the list of agents nor in the response to the start. %s",
@@ -463,7 +463,7 @@ def _active_runs(port: Sender, records: Sequence[RunRecord]) -> list[RunRecord]:
     active: list[RunRecord] = []
     for number, record in enumerate(records):
         try:
-            run = port.send(runs.status(record.agent_id, record.run_id or 0), within=LONGEST_REQUEST)
+            run = port.send(runs.status(record.agent_id, record.run_id or 0), within=MAX_REQUEST_SECONDS)
         except SequentumError as error:
             log.warning("Could not check run %s of agent %s: %s", record.run_id, record.agent_id, error)
             if error.transient:

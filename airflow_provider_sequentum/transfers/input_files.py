@@ -46,7 +46,7 @@ DEFAULT_ROWS = 1000
 DEFAULT_PARAMETERS_BYTES = 64 * 1024
 """The maximum size in bytes of the input parameters of one run. Airflow stores them in its database several times."""
 
-LONGEST_NAME = 200
+MAX_NAME_LENGTH = 200
 """The maximum length of a file name, in characters."""
 
 TEXT_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".json", ".ndjson", ".jsonl", ".xml"})
@@ -265,8 +265,8 @@ def stable_name(dag_id: str, task_id: str, map_index: int, suffix: str) -> str:
 def parse_file_name(value: object) -> str:
     """Return the name of a file, checked to have no folder."""
     name = parse_text(value).strip()
-    if name in (".", "..") or len(name) > LONGEST_NAME or _NOT_IN_A_NAME.search(name):
-        raise ValueError(f"must be a file name without a folder, of at most {LONGEST_NAME} characters")
+    if name in (".", "..") or len(name) > MAX_NAME_LENGTH or _NOT_IN_A_NAME.search(name):
+        raise ValueError(f"must be a file name without a folder, of at most {MAX_NAME_LENGTH} characters")
     return name
 
 

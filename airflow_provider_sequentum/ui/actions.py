@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Verb = Literal["stop", "kill"]
 
-LONGEST_STOP = timedelta(minutes=3)
+MAX_STOP_DURATION = timedelta(minutes=3)
 """If there is no result this long after the task's ``stop_grace``, the API server that stopped the run has died."""
 
 AT_REST = frozenset({"success", "failed", "skipped", "up_for_retry"})
@@ -81,7 +81,7 @@ def restart_plan(view: TaskView) -> RestartPlan | None:
 def is_under_way(view: TaskView) -> bool:
     """Return whether the last action may still be in progress."""
     last = view.action
-    longest = timedelta(seconds=grace_of(view)) + LONGEST_STOP
+    longest = timedelta(seconds=grace_of(view)) + MAX_STOP_DURATION
     return last is not None and not last.is_over and datetime.now(UTC) - last.at < longest
 
 

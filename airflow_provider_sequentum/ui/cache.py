@@ -38,7 +38,7 @@ WANTED_FOR = 45.0
 """Seconds for which an answer is kept up to date after a page last asked for it. Open pages ask every ten seconds."""
 FORGOTTEN_AFTER = 3600.0
 """Seconds after which an answer is dropped if no page has asked for it."""
-LONGEST_REQUEST = 20.0
+MAX_REQUEST_SECONDS = 20.0
 RETRY_AFTER = 60.0
 """Seconds until a question is asked again after an error."""
 HEAD_START = 60.0
@@ -256,4 +256,4 @@ def client_of(conn_id: str) -> SequentumClient:
 
 def asking(call: Call[T]) -> Callable[[SequentumClient], Reply[T]]:
     """Return the function that sends a call and returns its value with the time of the service."""
-    return lambda client: client.exchange(call, budget_share=SHARE, within=LONGEST_REQUEST)
+    return lambda client: client.exchange(call, budget_share=SHARE, within=MAX_REQUEST_SECONDS)

@@ -30,8 +30,8 @@ PREVIEW_SIZE = 64 * 1024
 """Bytes of a file to read for its preview."""
 PREVIEW_ROWS = 10
 PREVIEW_COLUMNS = 12
-LONGEST_CELL = 120
-LONGEST_TEXT = 4000
+MAX_CELL_LENGTH = 120
+MAX_TEXT_LENGTH = 4000
 
 _OF_A_TAB = 4.0
 """Factor by which questions of a task's tab are more urgent than those of the overview."""
@@ -112,17 +112,17 @@ def preview_of(start: bytes, name: str) -> Preview:
     if records:
         columns = list(dict.fromkeys(str(column) for record in records for column in record))[:PREVIEW_COLUMNS]
         rows = [tuple(_cell(record.get(column)) for column in columns) for record in records]
-        return Preview(tuple(column[:LONGEST_CELL] for column in columns), tuple(rows))
+        return Preview(tuple(column[:MAX_CELL_LENGTH] for column in columns), tuple(rows))
     try:
-        text = start[: 4 * LONGEST_TEXT].decode("utf-8", errors="ignore" if len(start) >= PREVIEW_SIZE else "strict")
+        text = start[: 4 * MAX_TEXT_LENGTH].decode("utf-8", errors="ignore" if len(start) >= PREVIEW_SIZE else "strict")
     except UnicodeDecodeError:
         return Preview()
-    return Preview() if "\0" in text else Preview(text=text[:LONGEST_TEXT])
+    return Preview() if "\0" in text else Preview(text=text[:MAX_TEXT_LENGTH])
 
 
 def _cell(value: object) -> str:
     text = "" if value is None else str(value)
-    return text if len(text) <= LONGEST_CELL else f"{text[:LONGEST_CELL]}…"
+    return text if len(text) <= MAX_CELL_LENGTH else f"{text[:MAX_CELL_LENGTH]}…"
 
 
 class _EnoughRead(Exception):

@@ -42,11 +42,11 @@ if TYPE_CHECKING:
 MAX_RECENT = 6000
 """Maximum number of summaries of runs to read for the page of all agents: thirty runs of two hundred agents."""
 
-LONGEST_XCOM = 100_000
+MAX_XCOM_LENGTH = 100_000
 """Maximum characters of an XCom to read. Those of the provider are shorter; others may use the same keys."""
-_IS_SHORT = func.length(cast(XComModel.value, Text)) <= LONGEST_XCOM
+_IS_SHORT = func.length(cast(XComModel.value, Text)) <= MAX_XCOM_LENGTH
 
-LONGEST_ID = 20
+MAX_ID_LENGTH = 20
 
 MAX_CHECKS = 100
 """Maximum number of reports of checks to read for one DAG run."""
@@ -494,7 +494,7 @@ def _conn_id_of(record: RunRecord | SpaceRecord | None, rendered: Mapping[str, A
 def _agent_id_in(rendered: Mapping[str, Any] | None) -> int | None:
     """Return the agent that the task's parameters name; ``None`` where they name none, or by its name."""
     text = str((rendered or {}).get("agent_id") or "").strip()
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < LONGEST_ID else None
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < MAX_ID_LENGTH else None
 
 
 def _rendered_conn_ids(session: Session, keys: Collection[TaskKey]) -> dict[tuple[str, str], str]:

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sequentum.runs.phases import phase_of, phase_of_status
-from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, PollResult, RunPoller, is_cut, length_of
+from airflow_provider_sequentum.runs.wait import MAX_LISTED_RUNS, PollResult, RunPoller, is_cut, length_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.run_status import RunStatus
     from airflow_provider_sequentum.api.runs import Run
 
-SHORTEST_INTERVAL = 5.0
+MIN_INTERVAL = 5.0
 """Minimum number of seconds between two polls of an agent, unless a wait asks for another interval."""
 CHECK_INTERVAL = 900.0
 """Seconds after which what is not expected to show anything new is polled all the same."""
 
-_SHORTEST_LIST = 20
-SHORTEST_LISTING = 200
+_MIN_LIST = 20
+MIN_LISTING = 200
 """Minimum number of an agent's newest runs that are listed for a listener."""
 
 NO_PAGES = 0
@@ -70,7 +70,7 @@ class Wait:
     def interval(self) -> float:
         """Minimum number of seconds between two polls on behalf of this wait."""
         asked_for = self.poller.spec.poll_interval
-        return SHORTEST_INTERVAL if asked_for is None else asked_for
+        return MIN_INTERVAL if asked_for is None else asked_for
 
 
 class Listing(NamedTuple):
@@ -130,7 +130,7 @@ class AgentPoll:
         """When something was requested last."""
         self.asked_run = 0
         """Which run was requested last; 0 for the list."""
-        self.list_size = self.asked_size = _SHORTEST_LIST
+        self.list_size = self.asked_size = _MIN_LIST
         """How many runs to request, and how many were requested."""
         self.newest_listed = self.reach = 0
         """The newest run that was listed, and the one that the next list has to reach for the listeners."""
@@ -162,7 +162,7 @@ class AgentPoll:
         else:
             self.listeners.append(who)
             # Runs of interest may be far down the list.
-            self.list_size, self.news_at, self.page_shows_news = LONGEST_RUN_LIST, now, False
+            self.list_size, self.news_at, self.page_shows_news = MAX_LISTED_RUNS, now, False
 
     def remove(self, who: Wait | Listener) -> None:
         """Remove a wait or a listener."""
@@ -233,7 +233,7 @@ class AgentPoll:
 
     def may_be_cut(self, listed: Sequence[object]) -> bool:
         """Return whether the service may have more runs than it listed and a longer list can be requested."""
-        return self.asked_size <= length_of(listed) < LONGEST_RUN_LIST
+        return self.asked_size <= length_of(listed) < MAX_LISTED_RUNS
 
     def read_list(self, listed: Sequence[Run]) -> None:
         """Note which runs are missing in its list, adapt the length of the next one, and notify the listeners.
@@ -247,12 +247,12 @@ class AgentPoll:
         is_full, may_be_cut = is_cut(listed, self.asked_size), self.may_be_cut(listed)
         has_gap = bool(self.listeners) and is_full and min(places, default=0) > self.reach > 0
         if may_be_cut and (missing or has_gap or 0 in self.waits):
-            self.list_size = min(self.asked_size * 4, LONGEST_RUN_LIST)
+            self.list_size = min(self.asked_size * 4, MAX_LISTED_RUNS)
         else:
             self.missing = self.alone = frozenset(missing)
             deepest = max((places[run_id] for run_id in {*active, *self.waits} if run_id in places), default=0)
-            shortest = SHORTEST_LISTING if self.listeners else _SHORTEST_LIST
-            self.list_size = min(max(shortest, deepest + deepest // 4), LONGEST_RUN_LIST)
+            shortest = MIN_LISTING if self.listeners else _MIN_LIST
+            self.list_size = min(max(shortest, deepest + deepest // 4), MAX_LISTED_RUNS)
         if has_gap and may_be_cut:
             self.news_at = self.asked_at
             return

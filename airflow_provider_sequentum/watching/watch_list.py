@@ -29,9 +29,9 @@ from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, fault_toleranc
 from airflow_provider_sequentum.runs.wait import FirstRunUncertain, PollOutcome, PollResult, first_run_since
 from airflow_provider_sequentum.watching.polls import (
     CHECK_INTERVAL,
+    MIN_INTERVAL,
     NO_PAGES,
     PAGE_SIZES,
-    SHORTEST_INTERVAL,
     AgentPages,
     AgentPoll,
     Listener,
@@ -217,7 +217,7 @@ class WatchList:
         (agent_at, _), (page_at, page) = self._in_turn.first(), self._pages_in_turn.first()
         turns = [self._in_turn, self._pages_in_turn]
         # Max-weight scheduling: what has waited longest, weighted with its share, comes next.
-        if isinstance(page, PagePoll) and (now - page_at) * page.share >= now - agent_at + SHORTEST_INTERVAL:
+        if isinstance(page, PagePoll) and (now - page_at) * page.share >= now - agent_at + MIN_INTERVAL:
             turns.reverse()
         due = [queue for queue in (self._urgent, *turns, self._background) if queue.first()[0] <= now]
         is_for_background = self._background in due and (len(due) == 1 or self._since_background >= TURNS_OF_WAITS)
@@ -295,19 +295,19 @@ class WatchList:
 
     # Responses
 
-    def answered(self, poll: Poll, answer: Any, moment: Moment) -> None:
+    def answered(self, poll: Poll, response: Any, moment: Moment) -> None:
         """Process the parsed response to a poll."""
         poll.is_asked = False
         poll.has_failed = False
         if isinstance(poll, PagePoll):
-            self._read_page(poll, answer, moment.steady)
+            self._read_page(poll, response, moment.steady)
             return
-        if isinstance(answer, list):
-            self._observe(poll, answer, moment)
-            self._search(poll, answer, moment)
-            poll.read_list(answer)
+        if isinstance(response, list):
+            self._observe(poll, response, moment)
+            self._search(poll, response, moment)
+            poll.read_list(response)
         else:
-            self._observe(poll, [answer], moment)
+            self._observe(poll, [response], moment)
         self._go_on(poll)
 
     def failed(self, poll: Poll, error: SequentumError, moment: Moment) -> None:
@@ -414,7 +414,7 @@ class WatchList:
             self._pages_in_turn.put(page, page.asked_at + PAGE_INTERVAL)
             self._background.drop(page)
         elif page.agents or page.number == 1:
-            interval = SHORTEST_INTERVAL if page.has_failed else min(self._news_intervals, default=math.inf)
+            interval = MIN_INTERVAL if page.has_failed else min(self._news_intervals, default=math.inf)
             self._background.put(page, page.asked_at + max(interval, PAGE_INTERVAL))
         else:
             self._background.drop(page)

@@ -95,7 +95,7 @@ def _transfer_here(base_url: str, folder: Path, count: int, size: int) -> None:
     run = Run.model_validate({**json.loads(RUN), "status": 10})
 
     class Transfer(RunFilesTransfer):
-        """The transfer, with the answers to its two questions at hand."""
+        """The transfer, with the responses to its two questions at hand."""
 
         def _run(self) -> Run:
             return run
@@ -106,7 +106,7 @@ def _transfer_here(base_url: str, folder: Path, count: int, size: int) -> None:
     target = ObjectStoragePath(folder.as_uri())
     hook = SequentumHook("bench")
     # Looking the connection up is part of the task's start, and so are the plugins that Airflow loads for the first
-    # file it opens; the answer also tells the server's request limit.
+    # file it opens; the response also tells the server's request limit.
     hook.send(runs.status(7, 42))
     with (target.parent / "first").open("wb") as first:  # type: ignore[no-untyped-call]
         first.write(b"")

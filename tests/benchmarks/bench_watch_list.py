@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow_provider_sequentum.api import agents
-from airflow_provider_sequentum.api.call import Answer, Call
+from airflow_provider_sequentum.api.call import Call, Response
 from airflow_provider_sequentum.runs.wait import RunPoller, WaitSpec
 from airflow_provider_sequentum.watching.polls import PagePoll, Poll, Wait
 from airflow_provider_sequentum.watching.watch_list import Moment, WatchList
@@ -26,7 +26,7 @@ BEGAN = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 
 
 def answer_to(call: Call[Any], poll: Poll, waits: int) -> Any:
-    """Return what an answer says, read as the client reads it: all agents have a run that goes on."""
+    """Return what a response says, read as the client reads it: all agents have a run that goes on."""
     if isinstance(poll, PagePoll):
         first = (poll.number - 1) * 100 + 1
         rows = [{"id": number, "status": 3, "lastActivity": BEGAN.isoformat()} for number in range(first, first + 100)]
@@ -35,7 +35,7 @@ def answer_to(call: Call[Any], poll: Poll, waits: int) -> Any:
         body = [{"id": poll.agent_id + waits, "configId": poll.agent_id, "status": 3, "created": BEGAN.isoformat()}]
     else:
         body = {"id": poll.agent_id + waits, "configId": poll.agent_id, "status": 3, "created": BEGAN.isoformat()}
-    return call.parse(Answer(200, {"content-type": "application/json"}, json.dumps(body).encode(), False))
+    return call.parse(Response(200, {"content-type": "application/json"}, json.dumps(body).encode(), False))
 
 
 def main() -> None:
@@ -65,7 +65,7 @@ def main() -> None:
         choices.append(chosen - began)
         readings.append(read - chosen)
         intakes.append(time.thread_time() - read)
-    for name, spent in (("choose a poll", choices), ("read an answer", readings), ("take it in", intakes)):
+    for name, spent in (("choose a poll", choices), ("read a response", readings), ("take it in", intakes)):
         print(f"{name}: {statistics.fmean(spent) * 1000:.2f} ms on average, {max(spent) * 1000:.1f} ms at most")
 
 

@@ -10,7 +10,7 @@ from itertools import count
 
 Action = Callable[[], float | None]
 """Does something. Returns the seconds after which to call it again, or ``None`` if it is done."""
-LONGEST_PAUSE = 0.2
+MAX_PAUSE = 0.2
 
 
 class Agenda:
@@ -41,8 +41,8 @@ class Agenda:
 
     def _pause(self) -> float:
         with self._lock:
-            until = self._due[0][0] - time.monotonic() if self._due else LONGEST_PAUSE
-        return min(max(until, 0.0), LONGEST_PAUSE)
+            until = self._due[0][0] - time.monotonic() if self._due else MAX_PAUSE
+        return min(max(until, 0.0), MAX_PAUSE)
 
     def _next(self) -> Action | None:
         with self._lock:

@@ -43,7 +43,7 @@ POPULATIONS: tuple[Population, ...] = ("provider", "plain")
 RECORD = "wire.jsonl"
 """The file with what was recorded in front of the service."""
 PATIENCE = 15.0
-"""Seconds an answer of Airflow's API is waited for while parts of it may be dead."""
+"""Seconds a response of Airflow's API is waited for while parts of it may be dead."""
 SETTLING_TIMEOUT = 300.0
 
 

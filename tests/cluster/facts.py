@@ -19,8 +19,8 @@ class RunFact:
     :param started: when it was started.
     :param ended: when it ended, ``None`` if it is still going.
     :param status: the name of its status.
-    :param stops_refused: how many requests to stop it were refused or cut off; where the answer to its start was lost,
-        with the looks for it that a fault kept from showing it, or that came too late.
+    :param stops_refused: how many requests to stop it were refused or cut off; where the response to its start was
+        lost, with the looks for it that a fault kept from showing it, or that came too late.
     :param stops_taken: how many were not.
     """
 

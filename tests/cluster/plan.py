@@ -17,7 +17,7 @@ KILLS_PER_MINUTE: dict[Kill, float] = {
     "postgres": 0.3,
     "sandbox": 0.4,
 }
-LONGEST_DOWNTIME = 12.0
+MAX_DOWNTIME = 12.0
 """Seconds until what was killed is started again."""
 
 _START, _READS, _ALL = "POST /agent/{agent_id}/start", "GET *", "*"
@@ -125,7 +125,7 @@ def plan_storm(seed: int, seconds: float) -> Storm:
         for number in range(max(1, round(seconds / SECONDS_BETWEEN_JOBS)))
     ]
     deaths = [
-        Death(at, kind, chance.random(), chance.uniform(1, LONGEST_DOWNTIME))
+        Death(at, kind, chance.random(), chance.uniform(1, MAX_DOWNTIME))
         for kind, per_minute in KILLS_PER_MINUTE.items()
         for at in _moments(chance, per_minute, seconds)
     ]

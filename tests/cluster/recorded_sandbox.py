@@ -1,9 +1,9 @@
 """The sandbox with a recorder: ``python -m tests.cluster.recorded_sandbox FILE`` and the sandbox's own options.
 
 What is asked of the API is written down twice, each time as a line of JSON with the request's ``id``: behind the
-faults, where the service answers (``status``, ``answer``), before the answer is on its way; and in front of them, when
-the exchange is over (``told``: the status that was sent, ``same``: whether the service's answer was sent, and all of
-it). So a record tells both what the service did and what its client could know of it, whoever dies in between.
+faults, where the service answers (``status``, ``answer``), before the response is on its way; and in front of them,
+when the exchange is over (``told``: the status that was sent, ``same``: whether the service's response was sent, and
+all of it). So a record tells both what the service did and what its client could know of it, whoever dies in between.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Exchange:
 
 
 class _Answer:
-    """Passes an answer on and remembers it."""
+    """Passes a response on and remembers it."""
 
     def __init__(self, send: Send) -> None:
         self._send = send

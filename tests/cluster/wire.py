@@ -29,7 +29,7 @@ TRIES = """
 """
 STOPS = ("stop", "kill")
 LIFE_AFTER_KILL = 5.0
-"""How many seconds Airflow gives the process of a task that it kills. An answer that takes longer does not reach it."""
+"""How many seconds Airflow gives the process of a task that it kills. A later response does not reach it."""
 PROMISED = {"has_state_store": True, "on_clear": "rerun", "retry_mode": "restart_or_new"}
 """What the tasks of a storm are told, as far as it decides what is promised."""
 
@@ -91,7 +91,7 @@ def _entry(fields: Mapping[str, Any]) -> Entry:
 
 
 def _aware(answer: Any) -> Any:
-    """Return an answer whose times say that they are UTC."""
+    """Return a response whose times say that they are UTC."""
     if isinstance(answer, list):
         return [_aware(item) for item in answer]
     if not isinstance(answer, dict):
@@ -180,7 +180,7 @@ def _is_start(entry: Entry) -> bool:
 def _was_refused(requests: Sequence[Entry], at: float) -> bool:
     """Return whether the task asked to stop its run from then on, and the service never listened.
 
-    While the answer to its start is lost, the task first has to find the run in the list of its agent's runs.
+    While the response to its start is lost, the task first has to find the run in the list of its agent's runs.
     """
     own = [entry for entry in requests if entry["by"] == "task"]
     asked = [entry["status"] == 200 for entry in own if entry["at"] >= at and entry["path"].rpartition("/")[2] in STOPS]

@@ -35,7 +35,7 @@ def serving(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[Sandbo
     """Serve a sandbox whose builder takes a tenth of a second for a turn, to operators and triggers."""
     with Sandbox(builder_seconds=0.1, rate_limit=10_000, **settings) as service:
         monkeypatch.setenv("AIRFLOW_CONN_SEQUENTUM_DEFAULT", service.connection_uri)
-        monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.SHORTEST_TRIGGER_LIFE", 0.0)
+        monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.MIN_TRIGGER_LIFETIME", 0.0)
         for module in ("sessions.wait", "jobs.stop"):
             path = f"airflow_provider_sequentum.{module}.NOT_FOUND_TOLERANCE"
             monkeypatch.setattr(path, timedelta(seconds=0.3))

@@ -40,7 +40,7 @@ BOTH = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "trig
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.SHORTEST_TRIGGER_LIFE", 0.0)
+    monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.MIN_TRIGGER_LIFETIME", 0.0)
     monkeypatch.setattr("airflow_provider_sequentum.runs.start.LOOKUP_DELAYS", (0.05, 0.1))
     monkeypatch.setattr("airflow_provider_sequentum.runs.start.BUSY_DELAYS", (0.05, 0.1))
     # The sandbox's clock is twenty times as fast as this machine's, which no real service's is.
@@ -149,11 +149,11 @@ def test_restarts_within_a_try(sandbox: Sandbox, agent: Agent, task: FakeTask, d
 
 @BOTH
 @pytest.mark.parametrize("answer", ["record", "run_id", "empty"])
-@pytest.mark.parametrize("start_answer", ["record", "run_id", "none"])
+@pytest.mark.parametrize("start_response", ["record", "run_id", "none"])
 def test_whatever_a_start_and_a_restart_answer(
-    sandbox: Sandbox, agent: Agent, task: FakeTask, deferrable: bool, answer: Any, start_answer: Any
+    sandbox: Sandbox, agent: Agent, task: FakeTask, deferrable: bool, answer: Any, start_response: Any
 ) -> None:
-    sandbox.dialect.restart_answer, sandbox.dialect.start_answer = answer, start_answer
+    sandbox.dialect.restart_response, sandbox.dialect.start_response = answer, start_response
     sandbox.plan_runs(agent.id, [RunPlan(outcome="Failure", duration=1)])
     carry_out(lambda: operator(agent.id, deferrable=deferrable, restarts=1, restart_delay=0.1), task)
     assert (len(sandbox.ledger.starts(agent.id)), len(sandbox.ledger.restarts)) == (1, 1)
@@ -541,6 +541,6 @@ def test_a_cleared_task_starts_with_another_connection_even_if_the_earlier_one_i
         assert "may be running" in capsys.readouterr().out + caplog.text
     else:
         task.next_attempt()
-        with pytest.raises(SequentumUnavailable, match="Clear the task to start anew regardless"):
+        with pytest.raises(SequentumUnavailable, match="Clear the task to start again regardless"):
             carry_out(lambda: operator(agent.id, sequentum_conn_id="other"), task)
     assert len(other_account.ledger.starts()) == int(is_cleared)

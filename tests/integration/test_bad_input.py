@@ -81,7 +81,7 @@ def test_a_connection_that_cannot_work(
     assert WRONG_KEY not in told
     assert sandbox.api_key not in told
     assert "running" not in told
-    assert task.store.values == {}, "a retry takes an intent for a start without an answer"
+    assert task.store.values == {}, "a retry takes an intent for a start without a response"
     assert sandbox.ledger.effects == []
 
 

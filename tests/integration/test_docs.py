@@ -188,7 +188,7 @@ class SandboxTime:
 
 
 def test_an_operator_of_the_readers_own_waits(agent: Agent, run_id: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.SHORTEST_TRIGGER_LIFE", 0.0)
+    monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.MIN_TRIGGER_LIFETIME", 0.0)
     kind = execute(DOCS / "how-to" / "triggers.md", agent, run_id)["WaitForRun"]
     task = kind(task_id="wait", agent_id=agent.id, run_id=run_id)
     with pytest.raises(TaskDeferred) as deferral:

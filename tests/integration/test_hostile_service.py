@@ -193,7 +193,7 @@ def start_beside_stranger(case: Case) -> None:
     case.sandbox.plan_runs(agent.id, [RunPlan(duration=10**9)])
     stranger = case.hook.send(runs.start(agent.id)).id
     case.wire.foreign_ids += [stranger, stranger]
-    case.sandbox.advance(60)  # what was started in the moment of a start without an answer can be taken for its run
+    case.sandbox.advance(60)  # what was started in the moment of a start without a response can be taken for its run
     operator = StartAgentRunOperator(task_id="run_agent", agent_id=agent.id, timeout=3600)
     case.run(operator.execute)
     case.check_runs([agent.id])

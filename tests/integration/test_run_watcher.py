@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 @pytest.fixture(autouse=True)
 def _short_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.SHORTEST_TRIGGER_LIFE", 0.0)
-    monkeypatch.setattr("airflow_provider_sequentum.watching.polls.SHORTEST_INTERVAL", 0.2)
+    monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.MIN_TRIGGER_LIFETIME", 0.0)
+    monkeypatch.setattr("airflow_provider_sequentum.watching.polls.MIN_INTERVAL", 0.2)
 
 
 def start(sandbox: Sandbox, agent_id: int) -> int:

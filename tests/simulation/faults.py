@@ -115,7 +115,7 @@ FAULTS = (
         "a kill that comes while the task gives up leaves its run",
         "runs/attempt.py",
         "        self.port.deadline = None\n        is_overdue",
-        "        self.port.deadline, self.is_let_go = None, True\n        is_overdue",
+        "        self.port.deadline, self.is_released = None, True\n        is_overdue",
     ),
     Fault(
         "f744ff6",
@@ -128,8 +128,8 @@ FAULTS = (
         "1092eb7",
         "a session is left to an attempt that will not come",
         "sessions/attempt.py",
-        "            return super().let_go(is_retried=is_retried, is_killed=is_killed)\n",
-        "            return super().let_go(is_retried=True, is_killed=is_killed)\n",
+        "            return super().release(is_retried=is_retried, is_killed=is_killed)\n",
+        "            return super().release(is_retried=True, is_killed=is_killed)\n",
     ),
     Fault(
         "6df2d69",

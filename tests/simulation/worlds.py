@@ -46,7 +46,7 @@ Action = tuple[str, dict[str, Any]]
 Draw = Callable[[random.Random], dict[str, Any]]
 
 ENDS = (RunStatus.SUCCESS, RunStatus.COMPLETED, RunStatus.FAILURE, RunStatus.FAILURE, RunStatus.STOPPED)
-LOSSES = (fakes.answer_lost, fakes.server_error, fakes.not_reached, fakes.rate_limited)
+LOSSES = (fakes.response_lost, fakes.server_error, fakes.not_reached, fakes.rate_limited)
 WAITING = ("scheduled", "up_for_retry")
 
 
@@ -131,7 +131,7 @@ LOST_START_ACTIONS: Actions = {
         8,
         WAITING,
         lambda draw: {
-            "error": draw.choice((fakes.answer_lost, fakes.server_error)),
+            "error": draw.choice((fakes.response_lost, fakes.server_error)),
             "death": draw.choice(("runs", "runs", draw.randrange(13))),
             "calls_on_kill": draw.random() < 0.7,
         },
@@ -251,7 +251,7 @@ class RecordingBuilder(_Recording, FakeBuilder):
         if is_message and self.makes_late:
             self.late, self.requests_left, self.makes_late = call, self.makes_late, 0
             self.late_since = self.clock.monotonic()
-            raise fakes.answer_lost(call)
+            raise fakes.response_lost(call)
         return super().answer(call)
 
     def _take_effect(self, call: Call[Any]) -> None:

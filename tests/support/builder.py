@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
 
 from airflow_provider_sequentum.airflow_compat.deferral import DEFERRAL_FAILED
 from airflow_provider_sequentum.api import ClientSettings
-from airflow_provider_sequentum.api.call import Answer, Call, Reply
+from airflow_provider_sequentum.api.call import Call, Reply, Response
 from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.jobs import stop
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
@@ -119,8 +119,8 @@ class FakeBuilder:
         if fault is not None:
             raise fault[0](call)
         content = json.dumps(body).encode() if body is not None else b""
-        is_cut = call.longest_answer is not None and len(content) > call.longest_answer
-        return call.parse(Answer(200, {}, content[: call.longest_answer], is_cut))
+        is_cut = call.max_response_size is not None and len(content) > call.max_response_size
+        return call.parse(Response(200, {}, content[: call.max_response_size], is_cut))
 
     def task(self, retries: int = 0, *, durable: bool = True) -> BuildTask:
         """Return a task on the same clock; with ``durable``, on Airflow 3.3."""
@@ -267,7 +267,7 @@ def use_builder(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> list[Builder
     monkeypatch.setattr(stop, "steady_clock", lambda: worker.now)
     for module in (wait, stop):
         monkeypatch.setattr(module.asyncio, "sleep", asleep)
-    monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.SHORTEST_TRIGGER_LIFE", 0.0)
+    monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.MIN_TRIGGER_LIFETIME", 0.0)
     return clients
 
 

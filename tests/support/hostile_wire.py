@@ -125,7 +125,7 @@ class HostileWire:
         self.requests = 0
         self.leaks: list[str] = []
         self.refused_falsely = False
-        """Whether something was done that the answer says was refused: then nothing can know of it."""
+        """Whether something was done that the response says was refused: then nothing can know of it."""
         self.ids: list[int] = []
         """Ids that answers name, to be mistaken for one another."""
         self.interrupt: tuple[int, Callable[[], None]] | None = None
@@ -146,7 +146,7 @@ class HostileWire:
         assert self.requests < MAX_REQUESTS, f"it asks for ever: {self.lies}"
         if self.interrupt is not None and self.requests == self.interrupt[0]:
             if self.random.random() < 0.5:
-                send(request)  # it arrives, and its answer does not
+                send(request)  # it arrives, and its response does not
             self.interrupt[1]()
         if len(self.lies) >= MAX_LIES or self.random.random() > self.share:
             return send(request)
@@ -154,7 +154,7 @@ class HostileWire:
 
     @property
     def lied_about_status(self) -> bool:
-        """Whether an answer about a status said something else than the service did: then nothing can know it."""
+        """Whether a response about a status said something else than the service did: then nothing can know it."""
         return any("/status" in lie and ("body" in lie or "->" in lie or "raw" in lie) for lie in self.lies)
 
     def _check_secrecy(self, request: httpx.Request, origin: str) -> None:

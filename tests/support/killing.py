@@ -3,7 +3,7 @@
     python -m tests.support.killing
 
 A line of JSON on the input names the operator, its arguments, the folders whose changes are steps, and the step to die
-at. The answer is a line of JSON: the steps that were taken and whether the process was killed. A step is the moment
+at. The response is a line of JSON: the steps that were taken and whether the process was killed. A step is the moment
 before a file or a folder is made, renamed or removed, the middle of each write of a file that lands, and the moment
 before and after each request. The processes are forked, so Airflow is imported once.
 """
@@ -28,7 +28,7 @@ from airflow_provider_sequentum.transfers import landing as landing_module
 from tests.support.landing import FakeTaskInstance
 
 CHECKOUT = Path(__file__).parents[2]
-_ANSWER = "the answer: "
+_ANSWER = "the response: "
 _RANDOM = re.compile(r"-\w{8}(?=\.unfinished$|$)")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
@@ -53,7 +53,7 @@ class Killing:
         stdin.flush()
         # Airflow logs to the same place.
         said = next((line for line in stdout if line.startswith(_ANSWER)), None)
-        assert said is not None, "it ended without an answer"
+        assert said is not None, "it ended without a response"
         status, steps = json.loads(said.removeprefix(_ANSWER))
         assert status == (0 if step is None else -signal.SIGKILL), steps
         return list(steps)

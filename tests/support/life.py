@@ -1,6 +1,6 @@
 """The life of a task and its remote jobs, as a state machine.
 
-A service with jobs that end, fail, are archived and restarted, whose answers get lost before and after they took
+A service with jobs that end, fail, are archived and restarted, whose responses get lost before and after they took
 effect; and a task whose worker dies between any two steps, which is retried, cleared, killed and marked, on the worker
 and while deferred. Whatever happens in whatever order: no second job beside one that goes or went well, no job left
 going, no success without jobs that succeeded.
@@ -53,7 +53,7 @@ class TaskLife(RuleBasedStateMachine):
     """What Airflow does with a task that owns remote jobs, whatever they are."""
 
     verbs: Sequence[str]
-    """The calls whose answers get lost."""
+    """The calls whose responses get lost."""
 
     doubts: tuple[type[BaseException], ...] = ()
     """What says of itself that a job may be running, and which, so that a person looks."""
@@ -131,7 +131,7 @@ class TaskLife(RuleBasedStateMachine):
 
     @rule(
         number=st.integers(0, 99),
-        error=st.sampled_from([fakes.answer_lost, fakes.server_error, fakes.not_reached, fakes.rate_limited]),
+        error=st.sampled_from([fakes.response_lost, fakes.server_error, fakes.not_reached, fakes.rate_limited]),
         took_effect=st.booleans(),
     )
     def an_answer_will_be_lost(self, number: int, error: fakes.ErrorOf, took_effect: bool) -> None:

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from airflow_provider_sequentum.api.call import Answer, Call, Reply
+from airflow_provider_sequentum.api.call import Call, Reply, Response
 from airflow_provider_sequentum.api.errors import (
-    AnswerLost,
     ConnectionNotMade,
     HttpStatusError,
+    ResponseLost,
     SequentumError,
 )
-from airflow_provider_sequentum.api.pipeline import read_answer
+from airflow_provider_sequentum.api.pipeline import read_response
 from airflow_provider_sequentum.api.run_status import RunStatus
 
 T = TypeVar("T")
@@ -172,7 +172,7 @@ class FakeService:
         self.requests.append(verb)
         fault = self.faults[verb].pop(0) if self.faults[verb] else None
         if fault is None:
-            return read_answer(call, Answer(200, {}, _body(self._act(last, call))))
+            return read_response(call, Response(200, {}, _body(self._act(last, call))))
         error, takes_effect = fault
         if takes_effect:
             self._act(last, call)
@@ -333,8 +333,8 @@ def server_error(call: Call[Any]) -> SequentumError:
     return HttpStatusError("Broken.", purpose=call.purpose, request=call.request, status_code=503, may_have_acted=acted)
 
 
-def answer_lost(call: Call[Any]) -> SequentumError:
-    return AnswerLost("Lost.", purpose=call.purpose, request=call.request, may_have_acted=call.changes_something)
+def response_lost(call: Call[Any]) -> SequentumError:
+    return ResponseLost("Lost.", purpose=call.purpose, request=call.request, may_have_acted=call.changes_something)
 
 
 def not_reached(call: Call[Any]) -> SequentumError:

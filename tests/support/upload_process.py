@@ -2,7 +2,7 @@
 
     python -m tests.support.upload_process <space id>
 
-A step is the moment before a request, or after its answer. After each process it says what became of it, as ``2
+A step is the moment before a request, or after its response. After each process it says what became of it, as ``2
 killed``, ``2 retried`` or ``6 lived``, and waits for a line. The processes are forked, so Airflow is imported once.
 """
 

@@ -4,7 +4,7 @@ A task dies by SIGKILL, in its first try, at the step that the configuration of 
 ``{"dies": {"upload_products": 3}}`` that is before its second request: 1 is before the first one, 2 after it.
 
 With ``{"model": {"calls": [[...], ...], "messages": "a file"}}``, the language model of a task is a function. It calls
-these tools, a list of names and arguments for each of its answers, and writes all messages that it gets to the file.
+these tools, a list of names and arguments for each of its responses, and writes all messages that it gets to the file.
 The argument ``"run 0"`` is the id of the run that the first call returned.
 """
 

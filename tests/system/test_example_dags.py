@@ -13,7 +13,7 @@ import duckdb
 import psycopg
 import pytest
 
-from airflow_provider_sequentum.airflow_compat.trigger_life import SHORTEST_TRIGGER_LIFE
+from airflow_provider_sequentum.airflow_compat.trigger_life import MIN_TRIGGER_LIFETIME
 from airflow_provider_sequentum.api import ClientSettings, SequentumClient, agents, files, runs, schedules
 from airflow_provider_sequentum.assets.agent_run import SETTLING_SECONDS
 from airflow_provider_sequentum.sandbox.run_plan import RunPlan
@@ -156,7 +156,7 @@ class TestApprovedRecords:
         question = stage.airflow.api.get(path)
         assert question["subject"] == "Records break their contract"
         assert "    fail: records: " in question["body"], question["body"]
-        time.sleep(SHORTEST_TRIGGER_LIFE)  # Airflow can fail a task that is answered sooner
+        time.sleep(MIN_TRIGGER_LIFETIME)  # Airflow can fail a task that is answered sooner
         stage.airflow.api.patch(path, {"chosen_options": [choice]})
         return run
 

@@ -26,7 +26,7 @@ ALTERATIONS: dict[str, dict[str, Any]] = {
     "byte order mark": {"prefix": "\ufeff"},
     "5 MB": {"values": MEGABYTES},
 }
-LONGEST_MESSAGE, LONGEST_LINE, LONGEST_REPORT = 2_000, 4_000, 48_000
+MAX_MESSAGE_LENGTH, MAX_LINE_LENGTH, MAX_REPORT_LENGTH = 2_000, 4_000, 48_000
 """Bytes of what the service says of a run, of an exception that repeats it, and of a task's summary."""
 SECONDS = 20.0
 """How long a job takes. On a busy machine Airflow fails tasks whose triggers fire before its scheduler has taken in
@@ -93,8 +93,8 @@ def test_each_task_ends_as_its_job_did_and_the_triggerer_lives_on(
 
 def is_readable_and_bounded(stage: Stage, run: DagRun, case: Case, map_index: int) -> None:
     summary = stage.airflow.xcom(run, TASK, XCOMS[case.kind], map_index)
-    assert len(json.dumps(summary).encode()) <= LONGEST_REPORT
+    assert len(json.dumps(summary).encode()) <= MAX_REPORT_LENGTH
     for text in texts(summary):
         assert text.replace("\n", "").isprintable(), (case, text)
-        assert len(text.encode()) <= LONGEST_LINE, case
-        assert "M" * (LONGEST_MESSAGE + 1) not in text, case
+        assert len(text.encode()) <= MAX_LINE_LENGTH, case
+        assert "M" * (MAX_MESSAGE_LENGTH + 1) not in text, case

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from airflow_provider_sequentum.airflow_compat.trigger_life import SHORTEST_TRIGGER_LIFE
+from airflow_provider_sequentum.airflow_compat.trigger_life import MIN_TRIGGER_LIFETIME
 from tests.system.browser import Browser, missing_browser
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def open_question(stage: Stage, browser: Browser, run: DagRun, task_id: str, que
     browser.open(stage.airflow.url + path)
     browser.wait_for_text("The Agent Builder waits for you")
     browser.wait_for_text(question)
-    time.sleep(SHORTEST_TRIGGER_LIFE)  # A person reads it first; Airflow can fail a task that is answered sooner.
+    time.sleep(MIN_TRIGGER_LIFETIME)  # A person reads it first; Airflow can fail a task that is answered sooner.
 
 
 def said_in(sandbox: Sandbox, session_id: str) -> list[tuple[str, Any]]:

@@ -18,8 +18,8 @@ EXPECTED: dict[type[errors.SequentumError], type[SequentumException]] = {
     errors.SequentumError: SequentumRequestRefused,
     errors.SequentumConfigurationError: SequentumConnectionException,
     errors.ConnectionNotMade: SequentumUnavailable,
-    errors.AnswerLost: SequentumUnavailable,
-    errors.UnexpectedAnswer: SequentumUnavailable,
+    errors.ResponseLost: SequentumUnavailable,
+    errors.UnexpectedResponse: SequentumUnavailable,
     errors.RefusedByServer: SequentumRequestRefused,
     errors.DownloadError: SequentumUnavailable,
 }

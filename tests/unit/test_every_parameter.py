@@ -100,7 +100,7 @@ def connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_provider_sequentum.quality.check.check_records", work)
     monkeypatch.setattr("airflow_provider_sequentum.quality.published.publish_changes", work)
     monkeypatch.setattr("airflow_provider_sequentum.quality.engine.open_workspace", nullcontext)
-    monkeypatch.setattr(JobAttempt, "let_go", lambda *_, **__: None)
+    monkeypatch.setattr(JobAttempt, "release", lambda *_, **__: None)
     monkeypatch.setattr(ClientPort, "sleep", lambda port, seconds: None)
     monkeypatch.setenv("AIRFLOW_CONN_SEQUENTUM_DEFAULT", json.dumps({"conn_type": "sequentum", "password": "sk-1"}))
 

@@ -35,7 +35,7 @@ EXPECTED: list[tuple[BaseException, Any, timedelta | None]] = [
     (status_error(429, retry_after=7), RETRY, timedelta(seconds=7)),
     (errors.ConnectionNotMade("no"), RETRY, 2 * MINUTE),
     # The service may have acted: only an operator looks before it repeats anything.
-    (errors.AnswerLost("no"), DEFAULT, None),
+    (errors.ResponseLost("no"), DEFAULT, None),
     (status_error(503, retry_after=7), DEFAULT, None),
     (exceptions.AgentRunFailure("no"), DEFAULT, None),
     (exceptions.AgentRunTimeout("no"), DEFAULT, None),

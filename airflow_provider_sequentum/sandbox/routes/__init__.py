@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from airflow_provider_sequentum.sandbox.engine import Engine
-from airflow_provider_sequentum.sandbox.schemas import ProblemAnswer
+from airflow_provider_sequentum.sandbox.schemas import ProblemResponse
 from airflow_provider_sequentum.sandbox.service import Service, service_of
 from airflow_provider_sequentum.sandbox.session_service import SessionService
 from airflow_provider_sequentum.sandbox.storage import Storage
@@ -36,8 +36,8 @@ TheSessions = Annotated[SessionService, Depends(_sessions)]
 
 
 def errors(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """The error answers of a route for its OpenAPI document; 401 and 429 are every route's."""
+    """The error responses of a route for its OpenAPI document; 401 and 429 are every route's."""
     return {
-        code: {"model": ProblemAnswer, "content": {"application/problem+json": {}}}
+        code: {"model": ProblemResponse, "content": {"application/problem+json": {}}}
         for code in sorted({400, 401, 429, *codes})
     }

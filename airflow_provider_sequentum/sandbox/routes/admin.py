@@ -252,7 +252,7 @@ async def change_settings(changes: dict[str, Any], service: TheService) -> Setti
 
 @router.patch("/dialect")
 async def change_dialect(changes: dict[str, Any], service: TheService) -> Dialect:
-    """Change the forms of answers."""
+    """Change the forms of responses."""
     return _changed(service.dialect, changes)
 
 

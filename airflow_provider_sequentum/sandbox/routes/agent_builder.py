@@ -13,14 +13,14 @@ from airflow_provider_sequentum.sandbox.routes import TheEngine, TheSessions, er
 from airflow_provider_sequentum.sandbox.schemas import (
     BuilderEnvelope,
     BuilderStartBody,
-    ConversationAnswer,
-    EventsAnswer,
+    ConversationResponse,
+    EventsResponse,
     FinishBody,
     FollowupBody,
     SessionEnvelope,
     SessionId,
-    SessionStatusAnswer,
-    SingleShotStatusAnswer,
+    SessionStatusResponse,
+    SingleShotStatusResponse,
 )
 from airflow_provider_sequentum.sandbox.service import service_of
 from airflow_provider_sequentum.sandbox.session_service import RefusedByBuilder, SessionService
@@ -50,7 +50,7 @@ async def status(session_id: str, sessions: TheSessions, engine: TheEngine) -> A
     if session.single_shot:
         known = session.saved and state in ("ready", "completed")
         elapsed = ((session.ended(now) or now) - session.created).total_seconds()
-        return SingleShotStatusAnswer(
+        return SingleShotStatusResponse(
             status=state,
             agent_id=session.draft_id if known else None,
             agent_name=session.agent_name if known else None,
@@ -58,7 +58,7 @@ async def status(session_id: str, sessions: TheSessions, engine: TheEngine) -> A
             agent_elapsed_seconds=round(elapsed, 1),
             browser_io_seconds=round(elapsed / 3, 1),
         )
-    answer = SessionStatusAnswer(
+    response = SessionStatusResponse(
         status=state,
         last_event_index=session.last_index(now),
         error=error,
@@ -66,8 +66,8 @@ async def status(session_id: str, sessions: TheSessions, engine: TheEngine) -> A
         agent_name=session.agent_name if session.saved else None,
     )
     if engine.dialect.builder_phase and state == "ready":
-        return JSONResponse(answer.model_dump(by_alias=True) | {"phase": "ready_to_finish"})
-    return answer
+        return JSONResponse(response.model_dump(by_alias=True) | {"phase": "ready_to_finish"})
+    return response
 
 
 @router.get("/{session_id}/events", responses=errors(404))
@@ -77,7 +77,7 @@ async def events(
     sessions: TheSessions,
     engine: TheEngine,
     last_event_index: Annotated[int, Query(alias="lastEventIndex", ge=-1)] = -1,
-) -> EventsAnswer:
+) -> EventsResponse:
     """Events after an index; held until there is one, for a while."""
     _only_stateful(sessions)
     session, now = sessions.session(session_id), engine.settle()
@@ -88,14 +88,14 @@ async def events(
         await engine.clock.nap()
         now = engine.settle()
     emitted = session.emitted(now, last_event_index)
-    return EventsAnswer(
+    return EventsResponse(
         events=[session.wire_event(i, event, engine.dialect.time(event.due)) for i, event in emitted],
         last_event_index=emitted[-1][0] if emitted else last_event_index,
     )
 
 
 @router.get("/{session_id}/conversation", responses=errors(404, 409))
-async def conversation(session_id: str, sessions: TheSessions, engine: TheEngine) -> ConversationAnswer:
+async def conversation(session_id: str, sessions: TheSessions, engine: TheEngine) -> ConversationResponse:
     """What was said, once the agent has been saved."""
     _only_stateful(sessions)
     session, now = sessions.session(session_id), engine.settle()
@@ -111,7 +111,7 @@ async def conversation(session_id: str, sessions: TheSessions, engine: TheEngine
         for _, event in session.emitted(now)
         if event.type in spoken
     ]
-    return ConversationAnswer(
+    return ConversationResponse(
         session_id=session.id,
         config_id=session.draft_id,
         status=session.status(now),
@@ -141,10 +141,10 @@ async def finish(
     """Save the agent and end the session."""
     _only_stateful(sessions)
     session = sessions.finish(session_id, body.agent_name if body else None)
-    answer: dict[str, bool | int | str | None] = {"success": True, "error": None}
+    response: dict[str, bool | int | str | None] = {"success": True, "error": None}
     if engine.dialect.finish_id != "none":
-        answer[engine.dialect.finish_id] = session.draft_id
-    return answer
+        response[engine.dialect.finish_id] = session.draft_id
+    return response
 
 
 @router.post("/{session_id}/cancel", responses=errors(404, 409))

@@ -10,17 +10,17 @@ from pydantic import Field
 
 from airflow_provider_sequentum.sandbox.agents import Agent, Version, in_order
 from airflow_provider_sequentum.sandbox.engine import Engine
-from airflow_provider_sequentum.sandbox.presenter import agent_answer, version_answer
+from airflow_provider_sequentum.sandbox.presenter import agent_response, version_response
 from airflow_provider_sequentum.sandbox.problems import Problem, not_found
 from airflow_provider_sequentum.sandbox.routes import TheEngine, errors
-from airflow_provider_sequentum.sandbox.schemas import AgentAnswer, Answer, RestoreBody, VersionAnswer
+from airflow_provider_sequentum.sandbox.schemas import AgentResponse, ResponseBody, RestoreBody, VersionResponse
 
 router = APIRouter(prefix="/agent", tags=["agents"])
 _NEVER = datetime.min.replace(tzinfo=UTC)
 SortColumn = Literal["name", "lastActivity", "created", "updated", "status", "configType"]
 
 
-class AgentFilter(Answer):
+class AgentFilter(ResponseBody):
     """Query of the list of agents."""
 
     page_index: int | None = Field(None, ge=1)
@@ -43,25 +43,25 @@ class AgentFilter(Answer):
         )
 
 
-class AgentPage(Answer):
+class AgentPage(ResponseBody):
     """A page of agents; the dialect chooses the key."""
 
-    agents: list[AgentAnswer] | None = None
-    items: list[AgentAnswer] | None = None
+    agents: list[AgentResponse] | None = None
+    items: list[AgentResponse] | None = None
     total_record_count: int
 
 
 @router.get("/all", responses=errors(), response_model_exclude_unset=True)
-async def list_agents(engine: TheEngine, query: Annotated[AgentFilter, Query()]) -> list[AgentAnswer] | AgentPage:
+async def list_agents(engine: TheEngine, query: Annotated[AgentFilter, Query()]) -> list[AgentResponse] | AgentPage:
     """All agents that are not archived: an array, or a page when both paging parameters are there."""
     engine.settle()
     agents = [agent for agent in tuple(engine.state.agents.values()) if query.accepts(agent, engine)]
     agents.sort(key=lambda agent: _sort_key(agent, query.sort_column, engine), reverse=query.sort_order == "1")
     size = query.records_per_page
     if query.page_index is None or size is None:
-        return [agent_answer(agent, engine) for agent in agents]
+        return [agent_response(agent, engine) for agent in agents]
     first = (query.page_index - 1) * size
-    page = [agent_answer(agent, engine) for agent in agents[first : first + size]]
+    page = [agent_response(agent, engine) for agent in agents[first : first + size]]
     if engine.dialect.paged_key == "items":
         return AgentPage(items=page, total_record_count=len(agents))
     return AgentPage(agents=page, total_record_count=len(agents))
@@ -72,22 +72,22 @@ async def search(
     engine: TheEngine,
     query: str,
     max_records: Annotated[int, Query(alias="maxRecords", ge=1, le=1000)] = 50,
-) -> list[AgentAnswer]:
+) -> list[AgentResponse]:
     """Agents whose name or description contains the query."""
     agents = [agent for agent in tuple(engine.state.agents.values()) if not agent.archived]
-    return [agent_answer(agent, engine) for agent in in_order(agents, query, max_records)]
+    return [agent_response(agent, engine) for agent in in_order(agents, query, max_records)]
 
 
 @router.get("/{agent_id}", responses=errors(404))
-async def get(agent_id: int, engine: TheEngine) -> AgentAnswer:
+async def get(agent_id: int, engine: TheEngine) -> AgentResponse:
     """One agent."""
-    return agent_answer(engine.agent(agent_id), engine)
+    return agent_response(engine.agent(agent_id), engine)
 
 
 @router.get("/{agent_id}/versions", responses=errors(404))
-async def versions(agent_id: int, engine: TheEngine) -> list[VersionAnswer]:
+async def versions(agent_id: int, engine: TheEngine) -> list[VersionResponse]:
     """An agent's versions, newest first."""
-    return [version_answer(version, engine) for version in reversed(engine.agent(agent_id).versions)]
+    return [version_response(version, engine) for version in reversed(engine.agent(agent_id).versions)]
 
 
 @router.post("/{agent_id}/version/{version_number}/restore", status_code=204, responses=errors(404))

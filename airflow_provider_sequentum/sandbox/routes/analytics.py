@@ -16,7 +16,7 @@ from airflow_provider_sequentum.sandbox.account_schemas import (
     RunStats,
 )
 from airflow_provider_sequentum.sandbox.engine import Engine
-from airflow_provider_sequentum.sandbox.presenter import run_answer
+from airflow_provider_sequentum.sandbox.presenter import run_response
 from airflow_provider_sequentum.sandbox.problems import Problem
 from airflow_provider_sequentum.sandbox.routes import TheEngine, errors
 from airflow_provider_sequentum.sandbox.routes.dates import DatePeriod, EndDate, StartDate, day_of, end_of_day, period
@@ -74,13 +74,13 @@ async def records_summary(
         engine.agent(agent_id)
     wanted, now = _today(start_date, end_date, engine), engine.settle()
     runs = [run for run in _runs(engine) if run.created in wanted and agent_id in (None, run.agent_id)]
-    answers = [run_answer(run, engine, now) for run in runs]
+    responses = [run_response(run, engine, now) for run in runs]
     return RecordsSummary(
-        total_records_extracted=sum(answer.data_count for answer in answers),
-        total_records_exported=sum(answer.export_count or 0 for answer in answers),
-        total_errors=sum(answer.error_count for answer in answers),
-        total_page_loads=sum(answer.page_count for answer in answers),
-        run_count=len(answers),
+        total_records_extracted=sum(response.data_count for response in responses),
+        total_records_exported=sum(response.export_count or 0 for response in responses),
+        total_errors=sum(response.error_count for response in responses),
+        total_page_loads=sum(response.page_count for response in responses),
+        run_count=len(responses),
         agent_id=agent_id,
         start_date=engine.dialect.time(wanted.start, first=True) or "",
         end_date=engine.dialect.time(wanted.end) or "",
@@ -147,18 +147,18 @@ def _failed_detail(run: Run, seen: Observation, engine: Engine) -> FailedRunDeta
 
 def _diagnostics(run: Run, engine: Engine) -> Diagnostics:
     now = engine.settle()
-    seen, answer = observe(run, now), run_answer(run, engine, now)
+    seen, response = observe(run, now), run_response(run, engine, now)
     failed = seen.status in _FAILED
     return Diagnostics(
         run_id=run.id,
         agent_id=run.agent_id,
-        agent_name=answer.config_name,
+        agent_name=response.config_name,
         status=_number(seen),
         error_message=seen.message if failed else None,
-        start_time=answer.start_time,
-        end_time=answer.end_time,
-        runtime_seconds=answer.run_time_sec,
-        stats=RunStats.model_validate(answer.model_dump(by_alias=False)),
+        start_time=response.start_time,
+        end_time=response.end_time,
+        runtime_seconds=response.run_time_sec,
+        stats=RunStats.model_validate(response.model_dump(by_alias=False)),
         possible_causes=["The website has changed.", "The success criteria are too strict."] if failed else [],
         suggested_actions=["Look at the run's log.", "Restart the run."] if failed else [],
     )

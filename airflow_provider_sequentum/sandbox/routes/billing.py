@@ -12,14 +12,14 @@ from pydantic import Field
 
 from airflow_provider_sequentum.sandbox.account_schemas import (
     AgentCost,
-    AgentCostsAnswer,
-    AgentUsageAnswer,
-    CreditsAnswer,
-    HistoryAnswer,
+    AgentCostsResponse,
+    AgentUsageResponse,
+    CreditsResponse,
+    HistoryResponse,
     RunCost,
-    RunCostsAnswer,
-    SpendingAnswer,
-    TransactionAnswer,
+    RunCostsResponse,
+    SpendingResponse,
+    TransactionResponse,
     UsageType,
 )
 from airflow_provider_sequentum.sandbox.engine import Engine
@@ -33,7 +33,7 @@ from airflow_provider_sequentum.sandbox.routes.dates import (
     required,
 )
 from airflow_provider_sequentum.sandbox.runs import Observation, observe
-from airflow_provider_sequentum.sandbox.schemas import Answer
+from airflow_provider_sequentum.sandbox.schemas import ResponseBody
 from airflow_provider_sequentum.sandbox.state import ORGANIZATION_ID, Transaction
 
 Row = TypeVar("Row")
@@ -44,7 +44,7 @@ router = APIRouter(prefix="/billing", tags=["billing"])
 _RUN_USAGE, _RUN_USAGE_FILTER = "RunUsage", "Server Time"
 
 
-class CostQuery(Answer):
+class CostQuery(ResponseBody):
     """What the queries of costs have in common."""
 
     start_date: str | None = Field(None, description="Required. A date or a time, UTC.")
@@ -79,10 +79,10 @@ class RunsQuery(CostQuery):
 
 
 @router.get("/credits", responses=errors())
-async def credits_left(engine: TheEngine) -> CreditsAnswer:
+async def credits_left(engine: TheEngine) -> CreditsResponse:
     """Credits left."""
     now = engine.settle()
-    return CreditsAnswer(
+    return CreditsResponse(
         available_credits=engine.state.balance,
         organization_id=ORGANIZATION_ID,
         retrieved_at=engine.dialect.time(now) or "",
@@ -90,12 +90,12 @@ async def credits_left(engine: TheEngine) -> CreditsAnswer:
 
 
 @router.get("/spending", responses=errors())
-async def spending(engine: TheEngine, start_date: StartDate = None, end_date: EndDate = None) -> SpendingAnswer:
+async def spending(engine: TheEngine, start_date: StartDate = None, end_date: EndDate = None) -> SpendingResponse:
     """Credits spent in a period; by default since the week began."""
     now = engine.settle()
     wanted = period(start_date, end_date, day_of(now) - timedelta(days=now.weekday()), now, engine.dialect)
     start, end = _written(wanted, engine)
-    return SpendingAnswer(
+    return SpendingResponse(
         total_spent=_total(_debits(wanted, engine)),
         start_date=start,
         end_date=end,
@@ -109,14 +109,14 @@ async def history(
     engine: TheEngine,
     page_index: Annotated[int, Query(alias="pageIndex", ge=1, le=1_000_000)] = 1,
     records_per_page: Annotated[int, Query(alias="recordsPerPage", ge=1, le=100)] = 50,
-) -> HistoryAnswer:
+) -> HistoryResponse:
     """Movements of credits, newest first."""
     engine.settle()
     movements = engine.state.transactions[::-1]
     first = (page_index - 1) * records_per_page
-    return HistoryAnswer(
+    return HistoryResponse(
         transactions=[
-            TransactionAnswer(
+            TransactionResponse(
                 **movement.model_dump(include={"id", "transaction_type", "amount", "balance", "message"}),
                 created=engine.dialect.time(movement.created) or "",
             )
@@ -129,7 +129,7 @@ async def history(
 
 
 @router.get("/agents", responses=errors())
-async def agents(engine: TheEngine, query: Annotated[AgentsQuery, Query()]) -> AgentCostsAnswer:
+async def agents(engine: TheEngine, query: Annotated[AgentsQuery, Query()]) -> AgentCostsResponse:
     """What the agents cost in a period."""
     wanted = _required_period(query.start_date, query.end_date, engine)
     debits = _debits(wanted, engine, query.usage_types)
@@ -149,7 +149,7 @@ async def agents(engine: TheEngine, query: Annotated[AgentsQuery, Query()]) -> A
     }
     costs.sort(key=keys[query.sort_column], reverse=query.descending)
     start, end = _written(wanted, engine)
-    return AgentCostsAnswer(
+    return AgentCostsResponse(
         agents=list(query.page(costs)),
         total_record_count=len(costs),
         total_cost=sum(cost.cost for cost in costs),
@@ -166,7 +166,7 @@ async def agent_usage(
     end_date: EndDate = None,
     time_unit: Annotated[Literal["day", "month"], Query(alias="timeUnit")] = "day",
     usage_types: Annotated[list[str] | None, Query(alias="usageTypes")] = None,
-) -> AgentUsageAnswer:
+) -> AgentUsageResponse:
     """What an agent cost over time."""
     engine.agent(agent_id)
     wanted = _required_period(start_date, end_date, engine)
@@ -177,7 +177,7 @@ async def agent_usage(
     labels = sorted(per_label)
     total = sum(per_label.values())
     start, end = _written(wanted, engine)
-    return AgentUsageAnswer(
+    return AgentUsageResponse(
         labels=labels,
         usage_types=[UsageType(type=_RUN_USAGE, data=[per_label[label] for label in labels], total_cost=total)],
         total_cost=total,
@@ -187,7 +187,7 @@ async def agent_usage(
 
 
 @router.get("/agents/{agent_id}/runs", responses=errors(404))
-async def agent_runs(agent_id: int, engine: TheEngine, query: Annotated[RunsQuery, Query()]) -> RunCostsAnswer:
+async def agent_runs(agent_id: int, engine: TheEngine, query: Annotated[RunsQuery, Query()]) -> RunCostsResponse:
     """What an agent's runs cost in a period."""
     agent = engine.agent(agent_id)
     wanted = _required_period(query.start_date, query.end_date, engine)
@@ -199,7 +199,7 @@ async def agent_runs(agent_id: int, engine: TheEngine, query: Annotated[RunsQuer
     }
     debits.sort(key=keys[query.sort_column], reverse=query.descending)
     page = [_run_cost(debit, engine) for debit in query.page(debits)]
-    return RunCostsAnswer(
+    return RunCostsResponse(
         runs=page,
         total_record_count=len(debits),
         total_cost=sum(cost.cost for cost in page),

@@ -8,13 +8,13 @@ from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from airflow_provider_sequentum.sandbox.engine import Engine
-from airflow_provider_sequentum.sandbox.presenter import run_answer, wire_status
+from airflow_provider_sequentum.sandbox.presenter import run_response, wire_status
 from airflow_provider_sequentum.sandbox.problems import Problem
 from airflow_provider_sequentum.sandbox.routes import TheEngine, TheStorage, errors
 from airflow_provider_sequentum.sandbox.run_files import render
 from airflow_provider_sequentum.sandbox.run_plan import SUCCEEDED
 from airflow_provider_sequentum.sandbox.runs import Run, RunOptions, observe
-from airflow_provider_sequentum.sandbox.schemas import RunAnswer, RunFileAnswer, StartBody
+from airflow_provider_sequentum.sandbox.schemas import RunFileResponse, RunResponse, StartBody
 
 router = APIRouter(prefix="/agent/{agent_id}")
 
@@ -25,7 +25,7 @@ router = APIRouter(prefix="/agent/{agent_id}")
     status_code=202,
     response_model=None,
     responses=errors(404, 409, 422, 504)
-    | {200: {"description": "Records of a synchronous run"}, 202: {"model": RunAnswer}},
+    | {200: {"description": "Records of a synchronous run"}, 202: {"model": RunResponse}},
 )
 async def start(agent_id: int, engine: TheEngine, body: StartBody | None = None) -> Response:
     """Start a run; a synchronous one is answered when it is over, with its records."""
@@ -34,26 +34,26 @@ async def start(agent_id: int, engine: TheEngine, body: StartBody | None = None)
         raise Problem(400, "parallelism must not exceed 1 in a synchronous run.")
     run = engine.start(agent_id, RunOptions.model_validate(body.model_dump(include=set(RunOptions.model_fields))))
     if body.is_run_synchronously:
-        return await _synchronous_answer(run, body.timeout, engine)
-    record = run_answer(run, engine, engine.settle(), just_started=True)
-    return _answer(engine.dialect.start_answer, record, engine.dialect.start_code)
+        return await _synchronous_response(run, body.timeout, engine)
+    record = run_response(run, engine, engine.settle(), just_started=True)
+    return _answer(engine.dialect.start_response, record, engine.dialect.start_code)
 
 
 @router.get("/run/{run_id}/status", tags=["runs"], responses=errors(404))
-async def status(agent_id: int, run_id: int, engine: TheEngine) -> RunAnswer:
+async def status(agent_id: int, run_id: int, engine: TheEngine) -> RunResponse:
     """One run, from the active table or from history."""
     run = engine.run(agent_id, run_id)
-    return run_answer(run, engine, engine.settle())
+    return run_response(run, engine, engine.settle())
 
 
 @router.get("/runs", tags=["runs"], responses=errors(404))
 async def list_runs(
     agent_id: int, engine: TheEngine, max_records: Annotated[int, Query(alias="maxRecords", ge=1, le=1000)] = 50
-) -> list[RunAnswer]:
+) -> list[RunResponse]:
     """The agent's runs, active and archived, newest first."""
     engine.agent(agent_id)
     now = engine.settle()
-    return [run_answer(run, engine, now) for run in engine.runs_of(agent_id)[:max_records]]
+    return [run_response(run, engine, now) for run in engine.runs_of(agent_id)[:max_records]]
 
 
 @router.post("/run/{run_id}/stop", tags=["runs"], status_code=204, responses=errors(404, 409))
@@ -72,12 +72,12 @@ async def kill(agent_id: int, run_id: int, engine: TheEngine) -> None:
     "/run/{run_id}/restart",
     tags=["runs"],
     response_model=None,
-    responses=errors(404, 409, 422) | {200: {"model": RunAnswer}},
+    responses=errors(404, 409, 422) | {200: {"model": RunResponse}},
 )
 async def restart(agent_id: int, run_id: int, engine: TheEngine) -> Response:
     """Restart a Failure run in place. The path is inferred: no public page gives it."""
     run = engine.restart(agent_id, run_id)
-    return _answer(engine.dialect.restart_answer, run_answer(run, engine, engine.settle()), 200)
+    return _answer(engine.dialect.restart_response, run_response(run, engine, engine.settle()), 200)
 
 
 @router.delete("/run/{run_id}", tags=["runs"], responses=errors(404), response_model=None)
@@ -95,11 +95,11 @@ async def delete(
 
 
 @router.get("/run/{run_id}/files", tags=["files"], responses=errors(404))
-async def list_files(agent_id: int, run_id: int, engine: TheEngine, storage: TheStorage) -> list[RunFileAnswer]:
+async def list_files(agent_id: int, run_id: int, engine: TheEngine, storage: TheStorage) -> list[RunFileResponse]:
     """The files of a run; none before it has ended."""
     run = engine.run(agent_id, run_id)
     return [
-        RunFileAnswer(
+        RunFileResponse(
             id=file.id,
             name=file.name,
             file_type=file.file_type,
@@ -127,7 +127,7 @@ async def download(agent_id: int, run_id: int, file_id: int, engine: TheEngine, 
     return RedirectResponse(storage.signed_url(run, file), engine.dialect.download)
 
 
-def _answer(form: str, record: RunAnswer, code: int) -> Response:
+def _answer(form: str, record: RunResponse, code: int) -> Response:
     bodies: dict[str, Any] = {
         "record": record.model_dump(by_alias=True),
         "run_id": {"runId": record.id, "status": record.status},
@@ -136,7 +136,7 @@ def _answer(form: str, record: RunAnswer, code: int) -> Response:
     return Response(status_code=code) if form == "empty" else JSONResponse(bodies[form], code)
 
 
-async def _synchronous_answer(run: Run, limit_seconds: float, engine: Engine) -> Response:
+async def _synchronous_response(run: Run, limit_seconds: float, engine: Engine) -> Response:
     deadline = run.created.timestamp() + limit_seconds
     while not (seen := observe(run, now := engine.settle())).terminal:
         if now.timestamp() >= deadline:
@@ -146,7 +146,7 @@ async def _synchronous_answer(run: Run, limit_seconds: float, engine: Engine) ->
         raise Problem(422, f"Run {run.id} ended as {wire_status(seen.status, engine)}: {seen.message}")
     agent = engine.state.agents[run.agent_id]
     records = (run.records if run.records is not None else agent.records)[: seen.data_count]
-    match engine.dialect.synchronous_answer:
+    match engine.dialect.synchronous_response:
         case "text":
             return Response(render(records, "csv"), media_type="text/csv")
         case "array":

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from fastapi import APIRouter
 
-from airflow_provider_sequentum.sandbox.account_schemas import ScheduleAnswer, ScheduleBody, UpcomingAnswer
+from airflow_provider_sequentum.sandbox.account_schemas import ScheduleBody, ScheduleResponse, UpcomingResponse
 from airflow_provider_sequentum.sandbox.engine import Engine, parse_input_parameters
 from airflow_provider_sequentum.sandbox.presenter import wire_status
 from airflow_provider_sequentum.sandbox.problems import Problem, not_found
@@ -20,14 +20,14 @@ router = APIRouter(tags=["schedules"])
 
 
 @router.get("/agent/{agent_id}/schedules", responses=errors(404))
-async def list_schedules(agent_id: int, engine: TheEngine) -> list[ScheduleAnswer]:
+async def list_schedules(agent_id: int, engine: TheEngine) -> list[ScheduleResponse]:
     """The agent's schedules."""
     engine.agent(agent_id)
     return [_answer(schedule, engine) for schedule in _of_agent(agent_id, engine)]
 
 
 @router.post("/agent/{agent_id}/schedules", status_code=201, responses=errors(404))
-async def create(agent_id: int, body: ScheduleBody, engine: TheEngine) -> ScheduleAnswer:
+async def create(agent_id: int, body: ScheduleBody, engine: TheEngine) -> ScheduleResponse:
     """Create a schedule."""
     with engine.lock:
         engine.agent(agent_id)
@@ -42,13 +42,13 @@ async def create(agent_id: int, body: ScheduleBody, engine: TheEngine) -> Schedu
 
 
 @router.get("/agent/{agent_id}/schedules/{schedule_id}", responses=errors(404))
-async def get(agent_id: int, schedule_id: int, engine: TheEngine) -> ScheduleAnswer:
+async def get(agent_id: int, schedule_id: int, engine: TheEngine) -> ScheduleResponse:
     """One schedule."""
     return _answer(_schedule(agent_id, schedule_id, engine), engine)
 
 
 @router.put("/agent/{agent_id}/schedules/{schedule_id}", responses=errors(404))
-async def update(agent_id: int, schedule_id: int, body: ScheduleBody, engine: TheEngine) -> ScheduleAnswer:
+async def update(agent_id: int, schedule_id: int, body: ScheduleBody, engine: TheEngine) -> ScheduleResponse:
     """Replace a schedule."""
     with engine.lock:
         old = _schedule(agent_id, schedule_id, engine)
@@ -80,7 +80,7 @@ async def disable(agent_id: int, schedule_id: int, engine: TheEngine) -> None:
 
 
 @router.get("/analytics/schedules/upcoming", responses=errors())
-async def upcoming(engine: TheEngine, start_date: StartDate = None, end_date: EndDate = None) -> list[UpcomingAnswer]:
+async def upcoming(engine: TheEngine, start_date: StartDate = None, end_date: EndDate = None) -> list[UpcomingResponse]:
     """When schedules will fire, soonest first; by default in the next seven days."""
     now = engine.settle()
     week = timedelta(days=8, microseconds=-1)
@@ -144,9 +144,9 @@ def _schedule(agent_id: int, schedule_id: int, engine: Engine) -> Schedule:
     return schedule
 
 
-def _answer(schedule: Schedule, engine: Engine) -> ScheduleAnswer:
+def _answer(schedule: Schedule, engine: Engine) -> ScheduleResponse:
     write = engine.dialect.time
-    return ScheduleAnswer(
+    return ScheduleResponse(
         **schedule.options.model_dump(),
         **schedule.model_dump(
             include={
@@ -173,12 +173,12 @@ def _answer(schedule: Schedule, engine: Engine) -> ScheduleAnswer:
     )
 
 
-def _upcoming(moment: datetime, schedule: Schedule, engine: Engine) -> UpcomingAnswer:
+def _upcoming(moment: datetime, schedule: Schedule, engine: Engine) -> UpcomingResponse:
     agent = engine.state.agents[schedule.agent_id]
     runs = engine.runs_of(agent.id)
     last = observe(runs[0], engine.clock.now()) if runs else None
     write = engine.dialect.time
-    return UpcomingAnswer(
+    return UpcomingResponse(
         schedule_id=schedule.id,
         agent_id=agent.id,
         agent_name=agent.name,

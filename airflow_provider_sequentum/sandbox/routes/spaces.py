@@ -8,15 +8,15 @@ from fastapi import APIRouter, UploadFile
 
 from airflow_provider_sequentum.sandbox.account_schemas import (
     AgentSummary,
-    RunAllAnswer,
     RunAllBody,
+    RunAllResponse,
     RunAllResult,
-    SpaceAnswer,
+    SpaceResponse,
     UploadedFile,
 )
 from airflow_provider_sequentum.sandbox.agents import Agent
 from airflow_provider_sequentum.sandbox.engine import Engine, parse_input_parameters
-from airflow_provider_sequentum.sandbox.presenter import agent_answer
+from airflow_provider_sequentum.sandbox.presenter import agent_response
 from airflow_provider_sequentum.sandbox.problems import Problem, not_found
 from airflow_provider_sequentum.sandbox.routes import TheEngine, errors
 from airflow_provider_sequentum.sandbox.runs import RunOptions
@@ -26,13 +26,13 @@ router = APIRouter(tags=["spaces"])
 
 
 @router.get("/spaces", responses=errors())
-async def list_spaces(engine: TheEngine) -> list[SpaceAnswer]:
+async def list_spaces(engine: TheEngine) -> list[SpaceResponse]:
     """All spaces."""
     return [_answer(space, engine) for space in tuple(engine.state.spaces.values())]
 
 
 @router.get("/spaces/search", responses=errors(404))
-async def search(engine: TheEngine, name: str) -> SpaceAnswer:
+async def search(engine: TheEngine, name: str) -> SpaceResponse:
     """The space of this name, in any case."""
     for space in tuple(engine.state.spaces.values()):
         if space.name.casefold() == name.casefold():
@@ -41,7 +41,7 @@ async def search(engine: TheEngine, name: str) -> SpaceAnswer:
 
 
 @router.get("/spaces/{space_id}", responses=errors(404))
-async def get(space_id: int, engine: TheEngine) -> SpaceAnswer:
+async def get(space_id: int, engine: TheEngine) -> SpaceResponse:
     """One space."""
     return _answer(engine.space(space_id), engine)
 
@@ -53,14 +53,14 @@ async def agents(space_id: int, engine: TheEngine) -> list[AgentSummary]:
 
 
 @router.post("/spaces/{space_id}/run-all", responses=errors(404))
-async def run_all(space_id: int, engine: TheEngine, body: RunAllBody | None = None) -> RunAllAnswer:
+async def run_all(space_id: int, engine: TheEngine, body: RunAllBody | None = None) -> RunAllResponse:
     """Start every agent of a space; some may fail to start."""
     space, parameters = engine.space(space_id), body.input_parameters if body else None
     parse_input_parameters(parameters)
     chosen = [agent for agent in _agents(space_id, engine) if not agent.archived]
     results = [_start(agent, parameters, engine) for agent in chosen]
     started = sum(result.success for result in results)
-    return RunAllAnswer(
+    return RunAllResponse(
         space_id=space.id,
         space_name=space.name,
         total_agents=len(results),
@@ -106,8 +106,8 @@ def _agents(space_id: int, engine: Engine) -> list[Agent]:
     return [agent for agent in tuple(engine.state.agents.values()) if agent.space_id == space_id]
 
 
-def _answer(space: Space, engine: Engine) -> SpaceAnswer:
-    return SpaceAnswer(
+def _answer(space: Space, engine: Engine) -> SpaceResponse:
+    return SpaceResponse(
         id=space.id,
         name=space.name,
         organization_id=ORGANIZATION_ID,
@@ -120,5 +120,5 @@ def _answer(space: Space, engine: Engine) -> SpaceAnswer:
 def _summary(agent: Agent, engine: Engine) -> AgentSummary:
     shared = set(AgentSummary.model_fields) - {"is_archived", "approval_status", "labels"}
     return AgentSummary(
-        **agent_answer(agent, engine).model_dump(include=shared, by_alias=False), is_archived=agent.archived
+        **agent_response(agent, engine).model_dump(include=shared, by_alias=False), is_archived=agent.archived
     )

@@ -32,7 +32,7 @@ class Heard:
 
     :param at: when each run's end was heard of, by run id.
     :param errors: waits that ended with an error.
-    :param unanswered: questions of single pollers that got no answer.
+    :param unanswered: questions of single pollers that got no response.
     :param cpu_seconds: processor time while waiting, real seconds.
     """
 
@@ -140,7 +140,7 @@ async def single_pollers(time: ScaledTime, runs: list[StartedRun], seconds: floa
     heard, ended = Heard(), {6, 7, 8, 9, 10, 11}
 
     async def ask(run: StartedRun) -> tuple[int, float, Any]:
-        """Return the status code, seconds to wait after a refusal, and the answer."""
+        """Return the status code, seconds to wait after a refusal, and the response."""
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
         try:
             writer.write(f"GET /api/v1/agent/{run.agent_id}/run/{run.run_id}/status HTTP/1.1\r\n{head}".encode())

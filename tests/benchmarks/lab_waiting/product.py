@@ -23,7 +23,7 @@ from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec
 from airflow_provider_sequentum.watching import watcher
 from airflow_provider_sequentum.watching.watch_list import Moment
 from tests.benchmarks.lab_waiting import virtual_time
-from tests.benchmarks.lab_waiting.service import LIMIT, WINDOW, LabService, LimitedAnswer
+from tests.benchmarks.lab_waiting.service import LIMIT, WINDOW, LabService, LimitedResponse
 from tests.benchmarks.lab_waiting.virtual_time import VirtualLoop
 from tests.benchmarks.lab_waiting.workloads import SETTLED, PlannedRun, Workload
 
@@ -86,7 +86,7 @@ class LabClient(AsyncSequentumClient):
         try:
             value = await self.service.exchange(call)
             response = SimpleNamespace(status_code=200, headers=HEADERS)
-        except LimitedAnswer as refusal:
+        except LimitedResponse as refusal:
             retry_after = f"{refusal.retry_after:.3f}"
             response = SimpleNamespace(status_code=429, headers={**HEADERS, "retry-after": retry_after})
             raise HttpStatusError("Too many.", status_code=429, retry_after=refusal.retry_after) from None

@@ -24,10 +24,10 @@ LIMIT, WINDOW, QUEUE = 100, 60.0, 10
 EXPORTING_FROM = 0.9
 """The part of its time after which a run exports, as in the sandbox."""
 LATENCY = (0.05, 0.35)
-"""Least and most seconds of an answer."""
+"""Least and most seconds of a response."""
 
 
-class LimitedAnswer(Exception):
+class LimitedResponse(Exception):
     """The request was refused with 429."""
 
     def __init__(self, retry_after: float) -> None:
@@ -79,7 +79,7 @@ class LabService:
     async def exchange(self, call: Call[Any]) -> Any:
         """Answer a call after its latency, and after the queue of the limiter.
 
-        :raises LimitedAnswer: it is refused with 429.
+        :raises LimitedResponse: it is refused with 429.
         """
         loop = asyncio.get_running_loop()
         latency = self.latency()
@@ -89,7 +89,7 @@ class LabService:
         if verdict.retry_after is not None:
             self.refused += 1
             await asyncio.sleep(latency / 2)
-            raise LimitedAnswer(verdict.retry_after)
+            raise LimitedResponse(verdict.retry_after)
         await asyncio.sleep(verdict.wait)
         value = self.answer(call, loop.time())
         await asyncio.sleep(latency / 2)

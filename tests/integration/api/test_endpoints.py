@@ -24,7 +24,7 @@ from airflow_provider_sequentum.api import (
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.errors import (
     HttpStatusError,
-    UnexpectedAnswer,
+    UnexpectedResponse,
 )
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.sandbox import RunPlan, Sandbox
@@ -106,7 +106,7 @@ def test_a_synchronous_run(send: Send, service: Sandbox) -> None:
     agent = service.add_agent("Prices", records=[{"sku": "A1"}], duration=0.2)
 
     for form in ("object", "array", "text"):
-        service.dialect.synchronous_answer = form
+        service.dialect.synchronous_response = form
         assert "A1" in str(send(runs.run_synchronously(agent.id)))
 
 
@@ -224,7 +224,7 @@ def test_analytics_and_billing(send: Send, service: Sandbox) -> None:
 
 
 def options(name: str) -> tuple[Any, ...]:
-    """Every value a form of answers can have."""
+    """Every value a form of responses can have."""
     return get_args(Dialect.model_fields[name].annotation)
 
 
@@ -232,10 +232,10 @@ def options(name: str) -> tuple[Any, ...]:
     ("name", "value"),
     [
         (name, value)
-        for name in ("times", "statuses", "paged_key", "start_code", "restart_answer")
+        for name in ("times", "statuses", "paged_key", "start_code", "restart_response")
         for value in options(name)
     ]
-    + [("start_answer", "record"), ("start_answer", "run_id")],
+    + [("start_response", "record"), ("start_response", "run_id")],
 )
 def test_every_form_of_answers_reads_the_same(
     settings: ClientSettings, service: Sandbox, name: str, value: Any
@@ -258,10 +258,10 @@ def test_every_form_of_answers_reads_the_same(
 
 
 def test_the_error_of_a_start_that_names_no_run_says_so(settings: ClientSettings, service: Sandbox) -> None:
-    service.dialect.start_answer = "none"
+    service.dialect.start_response = "none"
     agent = service.add_agent("Prices")
 
-    with SequentumClient(settings) as client, pytest.raises(UnexpectedAnswer) as error:
+    with SequentumClient(settings) as client, pytest.raises(UnexpectedResponse) as error:
         client.send(runs.start(agent.id))
 
     assert error.value.may_have_acted

@@ -10,10 +10,10 @@ import pytest
 from airflow_provider_sequentum.api import ClientSettings, SequentumClient, runs
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.errors import (
-    AnswerLost,
     ConnectionNotMade,
+    ResponseLost,
     SequentumError,
-    UnexpectedAnswer,
+    UnexpectedResponse,
 )
 from airflow_provider_sequentum.sandbox import Sandbox
 from tests.support.errors import raises
@@ -40,14 +40,14 @@ def test_a_look_survives_passing_faults(send: Send, service: Sandbox, fault: Any
 @pytest.mark.parametrize(
     ("fault", "kind", "starts"),
     [
-        ("reset_before", AnswerLost, 0),
-        ("reset_after", AnswerLost, 1),
-        ("truncated", AnswerLost, 1),
+        ("reset_before", ResponseLost, 0),
+        ("reset_after", ResponseLost, 1),
+        ("truncated", ResponseLost, 1),
         ("status", 503, 0),
         ("status_after", 503, 1),
-        ("garbage", UnexpectedAnswer, 1),
-        ("html", UnexpectedAnswer, 1),
-        ("empty", UnexpectedAnswer, 1),
+        ("garbage", UnexpectedResponse, 1),
+        ("html", UnexpectedResponse, 1),
+        ("empty", UnexpectedResponse, 1),
     ],
 )
 def test_a_start_is_never_made_twice_and_its_error_says_that_it_may_have_been_made(
@@ -80,7 +80,7 @@ def test_silence_is_given_up_after_the_read_time_out(service: Sandbox) -> None:
         run = client.send(runs.start(agent.id))
         service.fail_next(STATUS, "delay", delay=1.0, times=None)
 
-        with pytest.raises(AnswerLost):
+        with pytest.raises(ResponseLost):
             client.send(runs.status(agent.id, run.id))
 
 

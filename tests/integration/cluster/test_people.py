@@ -142,7 +142,7 @@ def test_a_run_is_changed_elsewhere(
 
 
 def test_a_job_is_asked_for_again_and_once(cluster: FakeCluster, people: People) -> None:
-    """The first request is lost, the second one had been taken although its answer was lost."""
+    """The first request is lost, the second one had been taken although its response was lost."""
     request = httpx.Request("POST", "http://airflow/dagRuns")
     conflict = AirflowApiError(httpx.Response(409, request=request))
     cluster.errors = [httpx.ReadError("reset"), conflict]

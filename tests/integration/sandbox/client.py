@@ -34,7 +34,7 @@ class Api:
         return self.http.get(path, params=params).raise_for_status().json()
 
     def post(self, path: str, body: Any = None) -> httpx.Response:
-        """The answer to a POST."""
+        """The response to a POST."""
         return self.http.post(path, json=body) if body is not None else self.http.post(path)
 
     def start(self, agent_id: int, **body: Any) -> int:

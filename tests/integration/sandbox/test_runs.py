@@ -127,7 +127,7 @@ def test_a_failure_is_restarted_in_place(sandbox: Sandbox, api: Api) -> None:
 
 @pytest.mark.parametrize(("form", "content"), [("run_id", b'{"runId":'), ("empty", b"")])
 def test_a_restart_may_answer_less(sandbox: Sandbox, api: Api, form: str, content: bytes) -> None:
-    sandbox.dialect.restart_answer = form  # type: ignore[assignment]
+    sandbox.dialect.restart_response = form  # type: ignore[assignment]
     agent = sandbox.add_agent("Prices", outcome="Failure")
     run_id = api.finished(agent.id)
     answer = api.post(f"/agent/{agent.id}/run/{run_id}/restart")
@@ -164,7 +164,7 @@ def test_a_status_may_be_written_otherwise(sandbox: Sandbox, api: Api, statuses:
 @pytest.mark.parametrize("code", [200, 201, 202])
 def test_a_start_may_answer_less_and_with_another_code(sandbox: Sandbox, api: Api, code: int) -> None:
     agent = sandbox.add_agent("Prices")
-    sandbox.dialect.start_code, sandbox.dialect.start_answer = code, "run_id"  # type: ignore[assignment]
+    sandbox.dialect.start_code, sandbox.dialect.start_response = code, "run_id"  # type: ignore[assignment]
     answer = api.post(f"/agent/{agent.id}/start")
     assert (answer.status_code, set(answer.json())) == (code, {"runId", "status"})
 
@@ -173,7 +173,7 @@ def test_a_start_may_answer_less_and_with_another_code(sandbox: Sandbox, api: Ap
     ("form", "body"), [("object", '{"Prices":[{"a":1}]}'), ("array", '[{"a":1}]'), ("text", "a\r\n1\r\n")]
 )
 def test_a_synchronous_start_answers_the_records(api: Api, sandbox: Sandbox, form: str, body: str) -> None:
-    sandbox.dialect.synchronous_answer = form  # type: ignore[assignment]
+    sandbox.dialect.synchronous_response = form  # type: ignore[assignment]
     agent = sandbox.add_agent("Prices", records=[{"a": 1}], duration=0.1)
     assert api.post(f"/agent/{agent.id}/start", {"isRunSynchronously": True}).text == body
 

@@ -27,7 +27,7 @@ class MortalAgentBuilderOperator(AgentBuilderOperator):
     Dies by SIGKILL at each record it keeps, once before and once after keeping it, in as many tries.
 
     The moments it has died at are lines of the file ``params.deaths``. The announcement of the start is left out: what
-    becomes of a start that no one heard the answer of is the one thing that cannot be found out.
+    becomes of a start that no one heard the response of is the one thing that cannot be found out.
     """
 
     def execute(self, context: Context) -> int | None:

@@ -41,7 +41,7 @@ class AirflowInstance:
     :param database: ``"sqlite"`` for a handful of tasks at a time, ``"postgres"`` for more.
     :param executor: Airflow's executor. Default: the one that runs tasks on this machine.
     :param parallelism: How many tasks may run at the same time.
-    :param patience: Seconds an answer of the REST API is waited for.
+    :param patience: Seconds a response of the REST API is waited for.
     :param base_path: A path prefix of all its addresses, ``"/air"`` for example.
     """
 

@@ -55,7 +55,7 @@ class TaskInstance:
 
     @classmethod
     def parse(cls, answer: dict[str, Any]) -> TaskInstance:
-        """Read an answer of the API."""
+        """Read a response of the API."""
         return cls(
             task_id=answer["task_id"],
             map_index=answer["map_index"],
@@ -70,7 +70,7 @@ class AirflowClient:
 
     :param url: Where the API server listens.
     :param major: Airflow's major version.
-    :param patience: Seconds an answer is waited for.
+    :param patience: Seconds a response is waited for.
     """
 
     def __init__(self, url: str, *, major: int, patience: float = PATIENCE) -> None:
@@ -107,7 +107,7 @@ class AirflowClient:
         reraise=True,
     )
     def send(self, method: str, path: str, **kwargs: Any) -> Any:
-        """Send a request; raise :class:`AirflowApiError` for every answer but a 2xx.
+        """Send a request; raise :class:`AirflowApiError` for every response but a 2xx.
 
         A statement that SQLite did not take, because another service held its lock, was rolled back: it is sent again.
         """

@@ -12,7 +12,7 @@ from airflow_provider_sequentum.reporting.links import (
     AgentBuilderSessionLink,
     AgentRunLink,
     PushedLink,
-    lead_to_dashboard,
+    push_dashboard_link,
 )
 from tests.support.airflow import FakeTaskInstance
 
@@ -118,7 +118,7 @@ LINKS = [AgentRunLink(), AgentBuilderSessionLink(), AgentBuilderScreenshotLink()
 
 def test_after_a_failed_start_the_button_leads_to_the_dashboard(supervisor: Supervisor) -> None:
     task = context()
-    lead_to_dashboard(task, Hook("https://ui"), LINKS)  # type: ignore[arg-type]
+    push_dashboard_link(task, Hook("https://ui"), LINKS)  # type: ignore[arg-type]
     addresses = [link.get_link(task["task"], ti_key=task["ti"]) for link in LINKS]
     assert addresses == ["https://ui", "https://ui", ""], "there is no screenshot to see there"
     push_address(task, "agent_run_link", URL)
@@ -127,5 +127,5 @@ def test_after_a_failed_start_the_button_leads_to_the_dashboard(supervisor: Supe
 
 def test_a_connection_that_cannot_be_used_fails_elsewhere(supervisor: Supervisor) -> None:
     task = context()
-    lead_to_dashboard(task, Hook(None), LINKS)  # type: ignore[arg-type]
+    push_dashboard_link(task, Hook(None), LINKS)  # type: ignore[arg-type]
     assert [link.get_link(task["task"], ti_key=task["ti"]) for link in LINKS] == ["", "", ""]

@@ -1,4 +1,4 @@
-"""One call of every endpoint and an answer such as the documentation describes."""
+"""One call of every endpoint and a response such as the documentation describes."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api import AsyncSequentumClient, ClientSettings, SequentumClient
 from airflow_provider_sequentum.api import client as client_module
 from airflow_provider_sequentum.api.budget import RequestBudget
-from airflow_provider_sequentum.api.call import Answer, Call
+from airflow_provider_sequentum.api.call import Call, Response
 from airflow_provider_sequentum.api.files import RunFile
 from airflow_provider_sequentum.api.parsing import Page
 
@@ -29,10 +29,10 @@ def fresh_settings(**changes: Any) -> ClientSettings:
     return ClientSettings(**{"api_key": f"sk-test-{uuid.uuid4().hex}", **changes})
 
 
-def answer(content: bytes | str, status_code: int = 200, **headers: str) -> Answer:
-    """An answer as the pipeline sees it; header names with underscores."""
+def answer(content: bytes | str, status_code: int = 200, **headers: str) -> Response:
+    """A response as the pipeline sees it; header names with underscores."""
     names = httpx.Headers({name.replace("_", "-"): value for name, value in headers.items()})
-    return Answer(status_code, names, content if isinstance(content, bytes) else content.encode())
+    return Response(status_code, names, content if isinstance(content, bytes) else content.encode())
 
 
 class ScriptedServer:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_sequentum.api.billing import Credits, RunCost
-from airflow_provider_sequentum.api.call import Answer, Call, Reply
-from airflow_provider_sequentum.api.pipeline import parse_date, read_answer
+from airflow_provider_sequentum.api.call import Call, Reply, Response
+from airflow_provider_sequentum.api.pipeline import parse_date, read_response
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.runs.cost import read_cost
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
@@ -35,7 +35,7 @@ class Billing:
 
     def send(self, call: Call[Any], **_: object) -> Any:
         body = json.dumps([{"runId": 101, "cost": cost} for cost in self.costs])
-        return Reply(read_answer(call, Answer(200, {}, body.encode()))).value
+        return Reply(read_response(call, Response(200, {}, body.encode()))).value
 
 
 @pytest.mark.parametrize("field", ["startTime", "endTime", "created"])

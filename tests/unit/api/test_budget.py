@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_sequentum.api.budget import FIRST_PACE, LONGEST_PAUSE, PollPace, RequestBudget, budget_of
+from airflow_provider_sequentum.api.budget import FIRST_PACE, MAX_PAUSE, PollPace, RequestBudget, budget_of
 from airflow_provider_sequentum.api.errors import HttpStatusError
 from airflow_provider_sequentum.api.retry import seconds_to_wait
 from airflow_provider_sequentum.api.settings import DEFAULT_MAX_ATTEMPTS
@@ -245,7 +245,7 @@ def test_a_stop_waits_for_the_limit_of_the_key_only() -> None:
     for _ in range(3):
         budget.settle(HEADERS, refused_for=86_400)
 
-    assert budget.admit(per_minute=1) == LONGEST_PAUSE
+    assert budget.admit(per_minute=1) == MAX_PAUSE
     assert sum(budget.admit(per_minute=1, is_of_stop=True) == 0 for _ in range(2 * LIMIT)) == LIMIT - 3
     assert budget.admit(is_of_stop=True) > 0
 
@@ -270,7 +270,7 @@ def test_a_pause_is_bounded() -> None:
     budget.admit()
     budget.settle(refused_for=86_400)
 
-    assert budget.admit() == LONGEST_PAUSE
+    assert budget.admit() == MAX_PAUSE
 
 
 def test_threads_never_get_more_than_the_limit_between_them() -> None:

@@ -13,8 +13,8 @@ import pytest
 from airflow_provider_sequentum.api import AsyncSequentumClient, ClientSettings, SequentumClient, agent_builder, runs
 from airflow_provider_sequentum.api.client import URGENT_WAIT
 from airflow_provider_sequentum.api.errors import (
-    AnswerLost,
     ConnectionNotMade,
+    ResponseLost,
     SequentumConfigurationError,
     SequentumError,
 )
@@ -64,8 +64,8 @@ def test_a_start_is_repeated_when_the_server_certainly_did_nothing(
 @pytest.mark.parametrize(
     ("failure", "kind"),
     [
-        (httpx.ReadTimeout(""), AnswerLost),
-        (httpx.ReadError("reset"), AnswerLost),
+        (httpx.ReadTimeout(""), ResponseLost),
+        (httpx.ReadError("reset"), ResponseLost),
         (httpx.Response(502), 502),
         (httpx.Response(400), 400),
     ],
@@ -142,7 +142,7 @@ def test_silence_on_a_long_poll_is_no_news(driver: MakeDriver) -> None:
 def test_silence_elsewhere_is_an_error(driver: MakeDriver) -> None:
     client = driver(httpx.ReadTimeout(""))
 
-    with pytest.raises(AnswerLost):
+    with pytest.raises(ResponseLost):
         client.send(runs.status(7, 42))
 
 
@@ -152,7 +152,7 @@ def test_an_error_holds_neither_the_key_nor_httpx_s_request(driver: MakeDriver) 
 
     client = driver(fail)
 
-    with pytest.raises(AnswerLost) as caught:
+    with pytest.raises(ResponseLost) as caught:
         client.send(runs.start(7))
 
     error: BaseException | None = caught.value

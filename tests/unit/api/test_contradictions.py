@@ -20,13 +20,13 @@ import pytest
 from airflow_provider_sequentum.api import agent_builder, agents, billing, files, runs, schedules
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.errors import (
-    AnswerLost,
     HttpStatusError,
     RefusedByServer,
+    ResponseLost,
     SequentumError,
-    UnexpectedAnswer,
+    UnexpectedResponse,
 )
-from airflow_provider_sequentum.api.pipeline import error_of_status, read_answer
+from airflow_provider_sequentum.api.pipeline import error_of_status, read_response
 from airflow_provider_sequentum.api.run_status import RunStatus
 from tests.support.errors import raises
 from tests.unit.api.support import Driver, answer
@@ -37,7 +37,7 @@ POINTS = set(range(1, 27))
 
 
 def read(call: Call[Any], value: Any, status_code: int = 200) -> Any:
-    return read_answer(call, answer(value if isinstance(value, bytes) else json.dumps(value), status_code))
+    return read_response(call, answer(value if isinstance(value, bytes) else json.dumps(value), status_code))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_6_10_a_started_run_is_id_or_run_id_with_any_2xx(status_code: int, answe
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"status": 3}', b"Accepted"])
 def test_6_10_a_start_without_an_id_says_that_the_run_may_exist(content: bytes) -> None:
-    with pytest.raises(UnexpectedAnswer, match="may have acted") as error:
+    with pytest.raises(UnexpectedResponse, match="may have acted") as error:
         read(runs.start(7), content, 202)
 
     assert error.value.may_have_acted
@@ -159,7 +159,7 @@ def test_6_10_a_start_without_an_id_says_that_the_run_may_exist(content: bytes) 
 
 @pytest.mark.parametrize(
     ("failure", "kind"),
-    [(httpx.ReadTimeout(""), AnswerLost), (httpx.ReadError(""), AnswerLost), (httpx.Response(503), 503)],
+    [(httpx.ReadTimeout(""), ResponseLost), (httpx.ReadError(""), ResponseLost), (httpx.Response(503), 503)],
 )
 def test_6_11_a_start_whose_answer_was_lost_is_not_sent_again(
     driver: MakeDriver, failure: httpx.Response | Exception, kind: type[SequentumError] | int

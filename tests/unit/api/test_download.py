@@ -16,13 +16,13 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from airflow_provider_sequentum.api.client import LONGEST_ERROR_BODY
+from airflow_provider_sequentum.api.client import MAX_ERROR_BODY_SIZE
 from airflow_provider_sequentum.api.errors import (
-    AnswerLost,
     ConnectionNotMade,
     DownloadError,
+    ResponseLost,
     SequentumError,
-    UnexpectedAnswer,
+    UnexpectedResponse,
 )
 from airflow_provider_sequentum.api.files import FileType, RunFile
 from tests.support.errors import raises
@@ -135,7 +135,7 @@ def test_attempts_without_progress_end(driver: MakeDriver) -> None:
     storage.break_after = [700, *[0] * 50]
     client = driver(storage)
 
-    with pytest.raises(AnswerLost):
+    with pytest.raises(ResponseLost):
         client.download()
 
     assert len(storage.fetches) == 6
@@ -263,7 +263,7 @@ def test_endless_redirects_end(driver: MakeDriver) -> None:
 
 
 def test_a_redirect_without_an_address_is_unexpected(driver: MakeDriver) -> None:
-    with pytest.raises(UnexpectedAnswer):
+    with pytest.raises(UnexpectedResponse):
         driver(httpx.Response(302)).download()
 
 
@@ -287,7 +287,7 @@ def test_of_an_endless_error_page_only_the_first_part_is_read(driver: MakeDriver
     with raises(404):
         driver(lambda _request: httpx.Response(404, stream=Endless())).download()
 
-    assert read <= LONGEST_ERROR_BODY + 1000
+    assert read <= MAX_ERROR_BODY_SIZE + 1000
 
 
 def test_a_body_that_ends_early_is_fetched_on(driver: MakeDriver) -> None:
@@ -311,7 +311,7 @@ def test_a_length_only_the_list_states_is_checked(driver: MakeDriver) -> None:
     assert driver(chunked).download(RunFile(id=3, file_size=len(CONTENT))) == CONTENT
     with pytest.raises(DownloadError, match="more than"):
         driver(chunked).download(RunFile(id=3, file_size=len(CONTENT) - 1))
-    with pytest.raises(AnswerLost, match="only"):
+    with pytest.raises(ResponseLost, match="only"):
         driver(chunked).download(RunFile(id=3, file_size=len(CONTENT) + 1))
 
 
@@ -349,7 +349,7 @@ def test_what_a_storage_leaves_unsaid_is_no_change(driver: MakeDriver) -> None:
 
 @pytest.mark.parametrize("status", [204, 304])
 def test_a_status_that_is_neither_file_nor_redirect_is_unexpected(driver: MakeDriver, status: int) -> None:
-    with pytest.raises(UnexpectedAnswer, match=str(status)):
+    with pytest.raises(UnexpectedResponse, match=str(status)):
         driver(httpx.Response(status)).download()
 
 
@@ -453,7 +453,7 @@ def test_compressed_data_that_ends_early_is_not_the_file(driver: MakeDriver, cod
     storage = Storage(PACKED[coding][:-200])
     storage.headers = {"Content-Encoding": coding}
 
-    with pytest.raises(AnswerLost):
+    with pytest.raises(ResponseLost):
         driver(storage).download(listed("out.csv"))
 
 

@@ -1,4 +1,4 @@
-"""All text of the service passes one edge: whatever an answer holds can be stored, printed and sent on."""
+"""All text of the service passes one edge: whatever a response holds can be stored, printed and sent on."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pydantic import BaseModel
 
 from airflow_provider_sequentum.api import agent_builder, agents, errors, files, runs, schedules, spaces
 from airflow_provider_sequentum.api.call import Call
-from airflow_provider_sequentum.api.pipeline import error_of_status, read_answer
-from airflow_provider_sequentum.api.text import LONGEST_LINE, LONGEST_MESSAGE, LONGEST_NAME, LONGEST_TEXT
+from airflow_provider_sequentum.api.pipeline import error_of_status, read_response
+from airflow_provider_sequentum.api.text import MAX_LINE_LENGTH, MAX_MESSAGE_LENGTH, MAX_NAME_LENGTH, MAX_TEXT_LENGTH
 from tests.unit.api.samples import SAMPLES
 from tests.unit.api.support import answer
 
@@ -58,7 +58,7 @@ def is_safe(text: str) -> bool:
 def test_no_string_of_any_model_is_unsafe_or_unbounded(call: Call[Any], sample: Any, poison: str) -> None:
     content = json.dumps(poisoned(sample, poison))
     try:
-        value = read_answer(call, answer(content))
+        value = read_response(call, answer(content))
     except errors.SequentumError as error:
         value = str(error)
 
@@ -69,12 +69,13 @@ def test_no_string_of_any_model_is_unsafe_or_unbounded(call: Call[Any], sample: 
 
 
 @pytest.mark.parametrize(
-    ("field", "limit"), [("message", LONGEST_MESSAGE), ("configName", LONGEST_NAME), ("errorMessage", LONGEST_MESSAGE)]
+    ("field", "limit"),
+    [("message", MAX_MESSAGE_LENGTH), ("configName", MAX_NAME_LENGTH), ("errorMessage", MAX_MESSAGE_LENGTH)],
 )
 def test_a_run_s_text_is_one_bounded_line(field: str, limit: int) -> None:
     body = json.dumps({"id": 42, field: f"It broke.\r\nERROR forged {HOSTILE} " + "x" * 5_000_000})
 
-    run = read_answer(runs.status(7, 42), answer(body))
+    run = read_response(runs.status(7, 42), answer(body))
 
     text = run.config_name if field == "configName" else run.message
     assert text is not None
@@ -87,7 +88,7 @@ def test_a_run_s_text_is_one_bounded_line(field: str, limit: int) -> None:
 def test_ordinary_text_is_left_as_it_is() -> None:
     body = json.dumps({"id": 42, "configName": PAIRED, "message": "  two  spaces "})
 
-    run = read_answer(runs.status(7, 42), answer(body))
+    run = read_response(runs.status(7, 42), answer(body))
 
     assert (run.config_name, run.message) == (PAIRED, "  two  spaces ")
 
@@ -99,11 +100,11 @@ def test_the_text_of_builder_events_keeps_its_lines_and_json_is_cleaned_at_every
         "plan": {"st\x00eps": [{"name": HOSTILE, "size": float("nan"), "rows": 2**70}]},
         "imageBase64": "QUJD" * 100_000,
     }
-    (read,) = read_answer(agent_builder.events("s"), answer(json.dumps({"events": [event]}))).events
+    (read,) = read_response(agent_builder.events("s"), answer(json.dumps({"events": [event]}))).events
 
     assert read.content is not None
     assert read.content.startswith("first\nsecond\ufffdx")
-    assert len(read.content.encode()) <= LONGEST_TEXT
+    assert len(read.content.encode()) <= MAX_TEXT_LENGTH
     ((name, (step,)),) = read.plan.items()
     assert name == "st\ufffdeps"
     assert is_safe(step["name"])
@@ -113,8 +114,8 @@ def test_the_text_of_builder_events_keeps_its_lines_and_json_is_cleaned_at_every
 
 def test_input_parameters_stay_whole() -> None:
     text = json.dumps({"urls": ["https://shop.example/" + "a" * 1000] * 50}, indent=1)
-    listed = read_answer(schedules.list_schedules(7), answer(json.dumps([{"id": 1, "inputParameters": text}])))
-    agent = read_answer(agents.get(7), answer(json.dumps({"id": 7, "inputParameters": {"urls": text}})))
+    listed = read_response(schedules.list_schedules(7), answer(json.dumps([{"id": 1, "inputParameters": text}])))
+    agent = read_response(agents.get(7), answer(json.dumps({"id": 7, "inputParameters": {"urls": text}})))
 
     assert listed[0].input_parameters == text
     assert agent.input_parameters == {"urls": text}
@@ -136,7 +137,7 @@ def test_input_parameters_stay_whole() -> None:
     ],
 )
 def test_json_is_read_as_leniently_as_python_reads_it(content: bytes) -> None:
-    run = read_answer(runs.status(7, 42), answer(content))
+    run = read_response(runs.status(7, 42), answer(content))
 
     assert (run.id, run.message) == (42, "odd")
     assert (run.data_count, run.traffic) == (None, None)
@@ -147,7 +148,7 @@ def test_json_is_read_as_leniently_as_python_reads_it(content: bytes) -> None:
 def test_an_escaped_backslash_before_a_u_and_a_whole_emoji_survive_the_repair() -> None:
     content = rb'{"id": 42, "message": "C:\\ud83d \ud83d\ude00", "configName": "\ud83d"}'
 
-    run = read_answer(runs.status(7, 42), answer(content))
+    run = read_response(runs.status(7, 42), answer(content))
 
     assert (run.message, run.config_name) == ("C:\\ud83d \U0001f600", "\ufffd")
 
@@ -156,7 +157,7 @@ def test_a_cut_page_of_events_with_half_an_emoji_is_read() -> None:
     content = b'{"events": [{"eventIndex": 0, "content": "\\ud83d"}, {"eventIndex": 1, "content": "cu'
     cut = answer(content)._replace(is_cut=True)
 
-    page = read_answer(agent_builder.events("s"), cut)
+    page = read_response(agent_builder.events("s"), cut)
 
     assert [event.content for event in page.events] == ["\ufffd"]
 
@@ -165,7 +166,7 @@ def test_a_cut_page_of_events_with_half_an_emoji_is_read() -> None:
 def test_one_bad_element_does_not_spoil_its_list(bad: bytes, caplog: pytest.LogCaptureFixture) -> None:
     content = b'[{"id": 43}, ' + bad + b', {"id": 42, "configName": "\\ud83d"}, ' + bad + b"]"
 
-    listed = read_answer(runs.list_runs(7, 4), answer(content))
+    listed = read_response(runs.list_runs(7, 4), answer(content))
 
     assert [run.id for run in listed] == [43, 42]
     assert listed.unreadable == 2
@@ -177,7 +178,7 @@ def test_one_bad_element_does_not_spoil_its_list(bad: bytes, caplog: pytest.LogC
 def test_one_bad_element_does_not_spoil_a_list_within_an_answer(caplog: pytest.LogCaptureFixture) -> None:
     results = [{"agentId": 7, "runId": 42, "success": True}, {"runId": 43}, "x", {"agentId": 8, "errorMessage": "no\n"}]
 
-    space_run = read_answer(spaces.run_all(3), answer(json.dumps({"results": results, "totalAgents": 4})))
+    space_run = read_response(spaces.run_all(3), answer(json.dumps({"results": results, "totalAgents": 4})))
 
     assert [(result.agent_id, result.run_id) for result in space_run.results] == [(7, 42), (8, None)]
     assert space_run.results[1].error_message == "no "
@@ -186,8 +187,8 @@ def test_one_bad_element_does_not_spoil_a_list_within_an_answer(caplog: pytest.L
 
 @pytest.mark.parametrize("call", [runs.list_runs(7), files.list_files(7, 42)])
 def test_a_list_of_which_nothing_can_be_read_is_not_an_empty_list(call: Call[Any]) -> None:
-    with pytest.raises(errors.UnexpectedAnswer):
-        read_answer(call, answer(b'[{"name": "a"}, null]'))
+    with pytest.raises(errors.UnexpectedResponse):
+        read_response(call, answer(b'[{"name": "a"}, null]'))
 
 
 @pytest.mark.parametrize("status", [200, 400, 409, 500])
@@ -195,18 +196,18 @@ def test_a_list_of_which_nothing_can_be_read_is_not_an_empty_list(call: Call[Any
 def test_no_exception_is_longer_than_a_line_or_obeyed_by_a_terminal(status: int, field: str) -> None:
     body = json.dumps({"success": False, field: f"{HOSTILE} " + "y" * 200_000})
     with pytest.raises(errors.SequentumError) as caught:
-        read_answer(runs.start(7), answer(body, status))
+        read_response(runs.start(7), answer(body, status))
 
     told = str(caught.value)
     assert told.isprintable()
-    assert len(told.encode()) <= LONGEST_LINE
+    assert len(told.encode()) <= MAX_LINE_LENGTH
 
 
 def test_every_error_passes_the_edge_whoever_raises_it() -> None:
     error = errors.SequentumError(HOSTILE + "z" * 10_000, purpose=f"stop {HOSTILE}", request=HOSTILE)
 
     assert all(text.isprintable() for text in (str(error), error.purpose, error.request))
-    assert len(str(error).encode()) <= LONGEST_LINE
+    assert len(str(error).encode()) <= MAX_LINE_LENGTH
 
 
 def test_the_caller_s_own_session_id_forges_no_line() -> None:
@@ -218,14 +219,14 @@ def test_the_caller_s_own_session_id_forges_no_line() -> None:
 @pytest.mark.parametrize("session_id", ["a\x00b", "a\nb\x1b", "x" * 257, "", " \ud83d"])
 def test_a_session_id_that_cannot_be_kept_as_it_is_is_no_session_id(session_id: str) -> None:
     call = agent_builder.start(prompt="Get all the prices")
-    with pytest.raises(errors.UnexpectedAnswer) as caught:
-        read_answer(call, answer(json.dumps({"sessionId": session_id})))
+    with pytest.raises(errors.UnexpectedResponse) as caught:
+        read_response(call, answer(json.dumps({"sessionId": session_id})))
 
     assert caught.value.may_have_acted
 
 
 def test_what_a_synchronous_run_gives_can_be_stored() -> None:
-    records = read_answer(
+    records = read_response(
         runs.run_synchronously(7), answer(b'\xef\xbb\xbf{"Prices": [{"a": "\\u0000", "b": NaN, "c": "\\ud83d"}]}')
     )
 

@@ -1,4 +1,4 @@
-"""Every endpoint: what it asks for, and that it reads the answer the documentation describes."""
+"""Every endpoint: what it asks for, and that it reads the response the documentation describes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 
 from airflow_provider_sequentum.api import agent_builder, agents, analytics, billing, files, runs, schedules, spaces
 from airflow_provider_sequentum.api.call import Call
-from airflow_provider_sequentum.api.errors import SequentumConfigurationError, UnexpectedAnswer
+from airflow_provider_sequentum.api.errors import SequentumConfigurationError, UnexpectedResponse
 from airflow_provider_sequentum.api.parsing import read_nothing
-from airflow_provider_sequentum.api.pipeline import read_answer
+from airflow_provider_sequentum.api.pipeline import read_response
 from airflow_provider_sequentum.api.run_status import RunStatus
 from tests.unit.api.samples import AGENT, EVENTS, RUN, SAMPLES, SCHEDULE
 from tests.unit.api.support import answer
@@ -24,7 +24,7 @@ REPEATABLE_POSTS = {"stop", "enable", "disable", "cancel", "3"}
 
 
 def read(call: Call[Any], value: Any) -> Any:
-    return read_answer(call, answer(b"" if value is None else json.dumps(value).encode()))
+    return read_response(call, answer(b"" if value is None else json.dumps(value).encode()))
 
 
 @pytest.mark.parametrize(("method", "path", "call", "value"), SAMPLES, ids=IDS)
@@ -113,7 +113,7 @@ def test_runs_come_newest_first_whatever_the_server_does() -> None:
     ],
 )
 def test_a_synchronous_run_gives_records_or_text(content: bytes, content_type: str, expected: Any) -> None:
-    assert read_answer(runs.run_synchronously(7), answer(content, content_type=content_type)) == expected
+    assert read_response(runs.run_synchronously(7), answer(content, content_type=content_type)) == expected
 
 
 def test_deleting_names_what_to_remove() -> None:
@@ -261,7 +261,7 @@ def test_amounts_are_exact() -> None:
 
 @pytest.mark.parametrize("content", [b"", b'"There is no failure"', b"No failures found", b'{"message": "none"}'])
 def test_no_latest_failure_is_none_in_whatever_form(content: bytes) -> None:
-    assert read_answer(analytics.latest_failure(7), answer(content)) is None
+    assert read_response(analytics.latest_failure(7), answer(content)) is None
 
 
 def test_run_all_reports_each_agent() -> None:
@@ -273,5 +273,5 @@ def test_run_all_reports_each_agent() -> None:
 
 @pytest.mark.parametrize("call", [analytics.latest_failure(7), runs.run_synchronously(7)])
 def test_a_page_of_a_gateway_is_neither_no_failure_nor_a_record(call: Call[Any]) -> None:
-    with pytest.raises(UnexpectedAnswer, match="HTML"):
-        read_answer(call, answer(b"<html></html>", content_type="text/html"))
+    with pytest.raises(UnexpectedResponse, match="HTML"):
+        read_response(call, answer(b"<html></html>", content_type="text/html"))

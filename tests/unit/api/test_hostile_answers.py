@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.api.pipeline import Pipeline, read_answer
+from airflow_provider_sequentum.api.pipeline import Pipeline, read_response
 from airflow_provider_sequentum.api.settings import ClientSettings
 from tests.support.hostile import KEY, responses
 from tests.unit.api.samples import SAMPLES
@@ -38,7 +38,7 @@ def test_any_answer_gives_a_value_or_one_of_our_errors_and_never_the_key(
 ) -> None:
     call, response = answered
     try:
-        value = read_answer(call, PIPELINE.answer_of(response, response.content))
+        value = read_response(call, PIPELINE.response_of(response, response.content))
     except SequentumError as raised:
         error: SequentumError | None = raised
         told = "".join(traceback.format_exception(raised)) + repr(vars(raised))

@@ -1,4 +1,4 @@
-"""An answer about another id than the one that was asked for is none."""
+"""A response about another id than the one that was asked for is none."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 from airflow_provider_sequentum.api import agent_builder, agents, analytics, billing, files, runs, schedules, spaces
 from airflow_provider_sequentum.api.call import Call
-from airflow_provider_sequentum.api.errors import UnexpectedAnswer
-from airflow_provider_sequentum.api.pipeline import read_answer
+from airflow_provider_sequentum.api.errors import UnexpectedResponse
+from airflow_provider_sequentum.api.pipeline import read_response
 from airflow_provider_sequentum.api.schedules import ScheduleDefinition
 from tests.unit.api.support import answer
 
@@ -62,31 +62,31 @@ PROMPT = "session-1"
 def test_another_id_is_an_unexpected_answer_that_names_both(
     call: Call[Any], body: Any, asked: object, stated: object
 ) -> None:
-    with pytest.raises(UnexpectedAnswer, match=f"is {stated}, but {asked} was requested") as caught:
-        read_answer(call, answer(json.dumps(body)))
+    with pytest.raises(UnexpectedResponse, match=f"is {stated}, but {asked} was requested") as caught:
+        read_response(call, answer(json.dumps(body)))
 
     assert caught.value.may_have_acted is call.changes_something
 
 
 @pytest.mark.parametrize("stated", [42, "42", " 42 ", None])
 def test_the_same_id_in_another_form_is_the_same(stated: object) -> None:
-    run = read_answer(runs.status("7", 42), answer(json.dumps({"runId": 42, "id": stated, "configId": "7"})))
+    run = read_response(runs.status("7", 42), answer(json.dumps({"runId": 42, "id": stated, "configId": "7"})))
 
     assert (run.id, run.agent_id) == (42, 7)
 
 
 def test_the_agent_s_id_stands_in_where_it_is_absent() -> None:
-    assert read_answer(runs.status(7, 42), answer(b'{"id": 42}')).agent_id == 7
-    assert [run.agent_id for run in read_answer(runs.list_runs(7), answer(b'[{"id": 42}]'))] == [7]
+    assert read_response(runs.status(7, 42), answer(b'{"id": 42}')).agent_id == 7
+    assert [run.agent_id for run in read_response(runs.list_runs(7), answer(b'[{"id": 42}]'))] == [7]
 
 
 def test_any_json_is_not_taken_for_a_run() -> None:
-    with pytest.raises(UnexpectedAnswer):
-        read_answer(runs.status(7, 42), answer(b'{"detail": "maintenance"}'))
+    with pytest.raises(UnexpectedResponse):
+        read_response(runs.status(7, 42), answer(b'{"detail": "maintenance"}'))
 
 
 def test_a_restart_may_change_the_run_s_id() -> None:
-    restarted = read_answer(runs.restart(7, 42), answer(b'{"id": 43, "configId": 7}'))
+    restarted = read_response(runs.restart(7, 42), answer(b'{"id": 43, "configId": 7}'))
 
     assert restarted is not None
     assert restarted.id == 43

@@ -7,10 +7,10 @@ import httpx
 import pytest
 
 from airflow_provider_sequentum.api import agents, billing
-from airflow_provider_sequentum.api.call import Answer
-from airflow_provider_sequentum.api.errors import UnexpectedAnswer
+from airflow_provider_sequentum.api.call import Response
+from airflow_provider_sequentum.api.errors import UnexpectedResponse
 from airflow_provider_sequentum.api.parsing import Page, first_page, next_page
-from airflow_provider_sequentum.api.pipeline import read_answer
+from airflow_provider_sequentum.api.pipeline import read_response
 from tests.unit.api.support import Driver
 
 
@@ -76,7 +76,7 @@ def test_the_total_is_read_as_any_number_is(driver: Callable[..., Driver], total
 def test_a_total_that_counts_nothing_is_not_stated(total: object) -> None:
     content = json.dumps({"items": [{"id": 1}], "totalRecordCount": total}).encode()
 
-    page = read_answer(agents.list_agents(), Answer(200, {}, content))
+    page = read_response(agents.list_agents(), Response(200, {}, content))
 
     assert (page.total_record_count, page.left_out) == (None, 0)
 
@@ -102,7 +102,7 @@ def test_pages_are_asked_for_as_they_are_consumed() -> None:
 def test_a_server_that_repeats_itself_for_ever_is_found_out(driver: Callable[..., Driver]) -> None:
     client = driver(httpx.Response(200, json={"items": [{"id": 1}], "totalRecordCount": 10**12}))
 
-    with pytest.raises(UnexpectedAnswer, match="repeats"):
+    with pytest.raises(UnexpectedResponse, match="repeats"):
         client.records(agents.list_agents())
 
 
@@ -117,7 +117,7 @@ def test_an_empty_page_before_the_end_is_no_end(driver: Callable[..., Driver], e
 
     client = driver(reply)
 
-    with pytest.raises(UnexpectedAnswer, match=f"page {empty} is empty, but the list has 250 records"):
+    with pytest.raises(UnexpectedResponse, match=f"page {empty} is empty, but the list has 250 records"):
         client.records(agents.list_agents())
 
 

@@ -9,13 +9,13 @@ import httpx
 import pytest
 
 from airflow_provider_sequentum.api import agent_builder, analytics, errors, runs, spaces
-from airflow_provider_sequentum.api.call import Answer, Call
+from airflow_provider_sequentum.api.call import Call, Response
 from airflow_provider_sequentum.api.pipeline import (
     USER_AGENT,
     Pipeline,
     error_of_status,
     parse_retry_after,
-    read_answer,
+    read_response,
 )
 from airflow_provider_sequentum.api.settings import ClientSettings
 from tests.unit.api.support import answer
@@ -106,8 +106,8 @@ def test_only_a_server_error_leaves_open_whether_the_server_acted(
 
 @pytest.mark.parametrize("status", [301, 302, 304])
 def test_a_redirect_of_an_ordinary_call_is_not_followed(status: int) -> None:
-    with pytest.raises(errors.UnexpectedAnswer, match="base URL") as error:
-        read_answer(GET, answer(b"", status, location="https://elsewhere.example/?sig=secret"))
+    with pytest.raises(errors.UnexpectedResponse, match="base URL") as error:
+        read_response(GET, answer(b"", status, location="https://elsewhere.example/?sig=secret"))
 
     assert "example" not in str(error.value)
 
@@ -147,10 +147,10 @@ def test_retry_after_is_carried_by_the_error() -> None:
 )
 @pytest.mark.parametrize("status", [200, 400, 500])
 def test_a_key_echoed_by_the_server_gets_into_no_error(echo: str, status: int) -> None:
-    echoing = Pipeline(SETTINGS).answer_of(httpx.Response(status), echo.encode())
+    echoing = Pipeline(SETTINGS).response_of(httpx.Response(status), echo.encode())
 
     with pytest.raises(errors.SequentumError) as error:
-        read_answer(GET, echoing)
+        read_response(GET, echoing)
 
     assert KEY not in f"{error.value} {vars(error.value)}"
     assert error.value.__context__ is None
@@ -159,10 +159,10 @@ def test_a_key_echoed_by_the_server_gets_into_no_error(echo: str, status: int) -
 def test_what_finds_the_key_is_only_made_for_an_answer_that_may_hold_it() -> None:
     pipeline = Pipeline(SETTINGS)
 
-    pipeline.answer_of(httpx.Response(200), b'{"id": 42, "status": "Running"}')
+    pipeline.response_of(httpx.Response(200), b'{"id": 42, "status": "Running"}')
     assert "_secret_in_json" not in vars(pipeline)
 
-    pipeline.answer_of(httpx.Response(200), json.dumps({"echo": KEY}).encode())
+    pipeline.response_of(httpx.Response(200), json.dumps({"echo": KEY}).encode())
     assert "_secret_in_json" in vars(pipeline)
 
 
@@ -170,10 +170,10 @@ def test_what_finds_the_key_is_only_made_for_an_answer_that_may_hold_it() -> Non
 @pytest.mark.parametrize("before", ["", "odd "], ids=["whole", "after bytes of another encoding"])
 @pytest.mark.parametrize("echo", [f"bad key {KEY}", json.dumps({"detail": KEY}), r'"sk-pipe\u0022line\u002Bkey"'])
 def test_a_key_echoed_in_any_encoding_gets_into_no_error(echo: str, before: str, encoding: str) -> None:
-    echoing = Pipeline(SETTINGS).answer_of(httpx.Response(400), before.encode() + echo.encode(encoding))
+    echoing = Pipeline(SETTINGS).response_of(httpx.Response(400), before.encode() + echo.encode(encoding))
 
     with pytest.raises(errors.SequentumError) as error:
-        read_answer(GET, echoing)
+        read_response(GET, echoing)
 
     readable = str(error.value).replace("\ufffd", "")  # what stands for a character that no terminal takes
     assert KEY not in readable
@@ -181,12 +181,12 @@ def test_a_key_echoed_in_any_encoding_gets_into_no_error(echo: str, before: str,
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
 def test_an_answer_in_another_encoding_is_read_all_the_same(encoding: str) -> None:
-    page = Pipeline(SETTINGS).answer_of(httpx.Response(200), "<html>login</html>".encode(encoding))
-    refusal = Pipeline(SETTINGS).answer_of(httpx.Response(409), '{"detail": "Tée is gone"}'.encode(encoding))
+    page = Pipeline(SETTINGS).response_of(httpx.Response(200), "<html>login</html>".encode(encoding))
+    refusal = Pipeline(SETTINGS).response_of(httpx.Response(409), '{"detail": "Tée is gone"}'.encode(encoding))
 
     assert page.is_html
     with pytest.raises(errors.HttpStatusError, match="Tée is gone"):
-        read_answer(GET, refusal)
+        read_response(GET, refusal)
 
 
 @pytest.mark.parametrize(
@@ -196,11 +196,11 @@ def test_an_answer_in_another_encoding_is_read_all_the_same(encoding: str) -> No
         (httpx.ConnectTimeout(""), errors.ConnectionNotMade, False),
         (httpx.PoolTimeout(""), errors.ConnectionNotMade, False),
         (httpx.ProxyError("403"), errors.ConnectionNotMade, False),
-        (httpx.ReadTimeout(""), errors.AnswerLost, True),
-        (httpx.WriteTimeout(""), errors.AnswerLost, True),
-        (httpx.ReadError("reset"), errors.AnswerLost, True),
-        (httpx.RemoteProtocolError(f"illegal header {KEY}"), errors.AnswerLost, True),
-        (httpx.DecodingError("gzip"), errors.AnswerLost, True),
+        (httpx.ReadTimeout(""), errors.ResponseLost, True),
+        (httpx.WriteTimeout(""), errors.ResponseLost, True),
+        (httpx.ReadError("reset"), errors.ResponseLost, True),
+        (httpx.RemoteProtocolError(f"illegal header {KEY}"), errors.ResponseLost, True),
+        (httpx.DecodingError("gzip"), errors.ResponseLost, True),
     ],
 )
 def test_transport_errors_say_whether_the_server_may_have_acted(
@@ -215,8 +215,8 @@ def test_transport_errors_say_whether_the_server_may_have_acted(
 
 
 def test_an_unreadable_start_says_that_the_run_may_exist() -> None:
-    with pytest.raises(errors.UnexpectedAnswer, match="id: Field required") as error:
-        read_answer(POST, answer(b'{"status": 3}', 202))
+    with pytest.raises(errors.UnexpectedResponse, match="id: Field required") as error:
+        read_response(POST, answer(b'{"status": 3}', 202))
 
     assert error.value.may_have_acted
 
@@ -229,8 +229,8 @@ def test_no_more_than_a_day_is_believed_of_what_the_service_asks_to_wait(value: 
 @pytest.mark.parametrize("session_id", [".", "..", " ", "a\0b"])
 def test_a_session_id_that_cannot_be_asked_for_is_none(session_id: str) -> None:
     call = agent_builder.start(prompt="x" * 20)
-    with pytest.raises(errors.UnexpectedAnswer) as caught:
-        read_answer(call, Answer(200, {}, json.dumps({"sessionId": session_id}).encode()))
+    with pytest.raises(errors.UnexpectedResponse) as caught:
+        read_response(call, Response(200, {}, json.dumps({"sessionId": session_id}).encode()))
     assert caught.value.may_have_acted
 
 
@@ -238,4 +238,4 @@ def test_a_session_id_that_cannot_be_asked_for_is_none(session_id: str) -> None:
 def test_a_refusal_may_be_said_in_text(success: object) -> None:
     call = agent_builder.followup("s1", "more")
     with pytest.raises(errors.RefusedByServer):
-        read_answer(call, Answer(200, {}, json.dumps({"success": success, "error": "not now"}).encode()))
+        read_response(call, Response(200, {}, json.dumps({"success": success, "error": "not now"}).encode()))

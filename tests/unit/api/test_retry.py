@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_sequentum.api.errors import (
-    AnswerLost,
     ConnectionNotMade,
     HttpStatusError,
+    ResponseLost,
     SequentumConfigurationError,
     SequentumError,
-    UnexpectedAnswer,
+    UnexpectedResponse,
 )
 from airflow_provider_sequentum.api.retry import is_last_attempt, may_repeat, seconds_to_wait
 
@@ -18,9 +18,9 @@ from airflow_provider_sequentum.api.retry import is_last_attempt, may_repeat, se
     [
         (ConnectionNotMade("x"), True, True),
         (HttpStatusError("x", status_code=429), True, True),
-        (AnswerLost("x", may_have_acted=True), True, False),
+        (ResponseLost("x", may_have_acted=True), True, False),
         (HttpStatusError("x", status_code=503, may_have_acted=True), True, False),
-        (UnexpectedAnswer("x", may_have_acted=True), False, False),
+        (UnexpectedResponse("x", may_have_acted=True), False, False),
         (HttpStatusError("x", status_code=400), False, False),
         (HttpStatusError("x", status_code=401), False, False),
         (HttpStatusError("x", status_code=409), False, False),
@@ -41,7 +41,7 @@ def test_a_longer_retry_after_is_left_to_the_caller() -> None:
     assert not may_repeat(HttpStatusError("x", retry_after=121, status_code=429), safe_to_repeat=True)
 
 
-@pytest.mark.parametrize(("error", "attempts"), [(AnswerLost("x"), 5), (HttpStatusError("x", status_code=429), 10)])
+@pytest.mark.parametrize(("error", "attempts"), [(ResponseLost("x"), 5), (HttpStatusError("x", status_code=429), 10)])
 def test_attempts_are_bounded(error: SequentumError, attempts: int) -> None:
     assert not is_last_attempt(error, attempts - 1, max_attempts=5)
     assert is_last_attempt(error, attempts, max_attempts=5)
@@ -49,8 +49,8 @@ def test_attempts_are_bounded(error: SequentumError, attempts: int) -> None:
 
 @pytest.mark.parametrize(("attempt", "shortest", "longest"), [(1, 0.5, 1), (2, 1, 2), (5, 8, 16), (9, 15, 30)])
 def test_waits_double_up_to_a_bound(attempt: int, shortest: float, longest: float) -> None:
-    assert seconds_to_wait(AnswerLost("x"), attempt, jitter=0.0) == shortest
-    assert seconds_to_wait(AnswerLost("x"), attempt, jitter=1.0) == longest
+    assert seconds_to_wait(ResponseLost("x"), attempt, jitter=0.0) == shortest
+    assert seconds_to_wait(ResponseLost("x"), attempt, jitter=1.0) == longest
 
 
 def test_retry_after_is_never_undercut() -> None:

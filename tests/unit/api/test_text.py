@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.text import (
-    LONGEST_FILE_NAME,
-    LONGEST_LINE,
+    MAX_FILE_NAME_LENGTH,
+    MAX_LINE_LENGTH,
     one_line,
     safe_file_name,
     safe_file_names,
@@ -62,7 +62,7 @@ def test_an_over_long_name_keeps_its_suffix() -> None:
     safe = safe_file_name("ü" * 400 + ".csv")
 
     assert safe.endswith("ü.csv")
-    assert len(safe.encode()) <= LONGEST_FILE_NAME
+    assert len(safe.encode()) <= MAX_FILE_NAME_LENGTH
 
 
 def test_duplicates_are_numbered_before_the_suffix() -> None:
@@ -76,7 +76,7 @@ def test_duplicates_are_numbered_before_the_suffix() -> None:
 
 def is_safe(name: str) -> bool:
     return (
-        0 < len(name.encode()) <= LONGEST_FILE_NAME
+        0 < len(name.encode()) <= MAX_FILE_NAME_LENGTH
         and PurePosixPath(name).name == name
         and PureWindowsPath(name).name == name
         and name not in (".", "..")
@@ -139,7 +139,7 @@ def test_safe_text_is_bounded_can_be_encoded_and_stays_as_it_is_the_second_time(
 
 def test_text_from_outside_stays_on_one_short_line() -> None:
     assert one_line("a\r\nb\x00\x1b[31m  c" + "x" * 1000).startswith("a b\ufffd\ufffd[31m c")
-    assert len(one_line("x" * 1_000_000).encode()) == LONGEST_LINE
+    assert len(one_line("x" * 1_000_000).encode()) == MAX_LINE_LENGTH
     assert one_line(" \n" * 5_000 + "x", 20_000) == "x"
 
 

@@ -16,13 +16,13 @@ import pytest
 
 from airflow_provider_sequentum.api import AsyncSequentumClient, ClientSettings, SequentumClient, runs
 from airflow_provider_sequentum.api.errors import (
-    AnswerLost,
+    ResponseLost,
     SequentumConfigurationError,
     SequentumError,
-    UnexpectedAnswer,
+    UnexpectedResponse,
 )
 from airflow_provider_sequentum.api.transport import (
-    LONGEST_ANSWER,
+    MAX_RESPONSE_SIZE,
     READ_SIZE,
     Inflater,
     decompressed,
@@ -167,10 +167,10 @@ def test_a_redirect_from_plain_http_to_storage_is_verified_as_configured(verify:
 def test_a_location_that_is_no_address_is_an_unexpected_answer(driver: MakeDriver) -> None:
     for location in ("javascript:alert(1)", "data:,x", "https://[::1", "\x7f", "https://xn--a.example/"):
         client = driver(httpx.Response(302, headers={"Location": location}))
-        with pytest.raises(UnexpectedAnswer, match="302") as error:
+        with pytest.raises(UnexpectedResponse, match="302") as error:
             client.send(runs.start(7))
         assert error.value.may_have_acted
-        with pytest.raises(UnexpectedAnswer):
+        with pytest.raises(UnexpectedResponse):
             client.send(runs.status(7, 42))
 
 
@@ -210,22 +210,22 @@ def test_an_answer_is_decompressed(driver: MakeDriver, coding: str) -> None:
 
 
 def test_an_answer_that_expands_without_end_is_given_up_in_bounded_memory(driver: MakeDriver) -> None:
-    packed = bomb(6 * LONGEST_ANSWER)
+    packed = bomb(6 * MAX_RESPONSE_SIZE)
     tracemalloc.start()
-    with pytest.raises(UnexpectedAnswer, match="more than 64 MiB") as error:
+    with pytest.raises(UnexpectedResponse, match="more than 64 MiB") as error:
         driver(streamed(packed, content_encoding="gzip")).send(runs.start(7))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 
     assert error.value.may_have_acted
-    assert peak < 4 * LONGEST_ANSWER
+    assert peak < 4 * MAX_RESPONSE_SIZE
 
 
 def test_an_answer_without_end_is_given_up(driver: MakeDriver) -> None:
     def endless(_request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, stream=Streamed(iter(lambda: b" " * 1024 * 1024, None)))
 
-    with pytest.raises(UnexpectedAnswer, match="more than 64 MiB"):
+    with pytest.raises(UnexpectedResponse, match="more than 64 MiB"):
         driver(endless).send(runs.status(7, 42))
 
 
@@ -235,7 +235,7 @@ def test_an_answer_without_end_is_given_up(driver: MakeDriver) -> None:
     ids=["twice", "unknown", "none", "two"],
 )
 def test_codings_that_were_not_asked_for_are_a_damaged_answer(driver: MakeDriver, content: bytes, coding: str) -> None:
-    with pytest.raises(AnswerLost, match="damaged") as error:
+    with pytest.raises(ResponseLost, match="damaged") as error:
         driver(streamed(content, content_encoding=coding)).send(runs.start(7))
 
     assert error.value.may_have_acted

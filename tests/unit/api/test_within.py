@@ -13,8 +13,8 @@ import pytest
 
 from airflow_provider_sequentum.api import AsyncSequentumClient, Reply, SequentumClient, agent_builder, runs
 from airflow_provider_sequentum.api.errors import (
-    AnswerLost,
     ConnectionNotMade,
+    ResponseLost,
 )
 from tests.support.errors import raises
 from tests.unit.api.support import Driver, fresh_settings
@@ -57,7 +57,7 @@ def test_without_any_time_nothing_is_sent(driver: MakeDriver, within: float) -> 
     [
         (httpx.Response(503), 503),
         (httpx.Response(429, headers={"Retry-After": "60"}), 429),
-        (httpx.ReadTimeout(""), AnswerLost),
+        (httpx.ReadTimeout(""), ResponseLost),
         (httpx.ConnectError("refused"), ConnectionNotMade),
     ],
 )
@@ -124,7 +124,7 @@ def test_an_answer_that_comes_in_drops_is_given_up() -> None:
                 yield b" "
 
     scripted.server._replies.append(lambda _request: httpx.Response(200, stream=Drops()))
-    with pytest.raises(AnswerLost):
+    with pytest.raises(ResponseLost):
         scripted.send(runs.status(7, 42), within=30)
 
     assert scripted.now() < 40

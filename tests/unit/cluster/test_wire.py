@@ -181,7 +181,7 @@ def test_a_service_that_refuses_every_stop_cannot_be_stopped(
 @pytest.mark.parametrize(
     ("told", "looks", "is_broken"),
     [
-        (None, [(200, False, 0), (200, True, 8)], False),  # a gateway's page, and an answer after the process is gone
+        (None, [(200, False, 0), (200, True, 8)], False),  # a gateway's page, and a response after the process is gone
         (None, [(200, False, 0), (200, True, 1)], True),
         (None, [], True),
         (202, [(200, True, 8)], True),

@@ -119,7 +119,7 @@ def test_mapped_siblings_see_each_others_claims(hook: SequentumConnection, task:
     second.claim(Claim(agent_id=7, is_answered=False))
     assert second.claims() == [Claim(agent_id=7, run_ids=(1,), map_index=0)]
     second.is_asking_airflow = True
-    assert not second.claims()[0].is_answered, "siblings that cannot be asked might be waiting for an answer"
+    assert not second.claims()[0].is_answered, "siblings that cannot be asked might be waiting for a response"
 
 
 def test_a_task_without_siblings_claims_nothing(hook: SequentumConnection, task: FakeTask) -> None:

@@ -105,7 +105,7 @@ AGENTS = httpx.Response(200, json={"agents": [{"id": 7}], "totalRecordCount": 12
         (
             AGENTS,
             httpx.Response(200, text="<html>Please sign in</html>"),
-            "an organization that could not be looked up (UnexpectedAnswer); 12 agents visible.",
+            "an organization that could not be looked up (UnexpectedResponse); 12 agents visible.",
         ),
     ],
 )

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_sequentum.api.call import Answer
-from airflow_provider_sequentum.api.pipeline import read_answer
+from airflow_provider_sequentum.api.call import Response
+from airflow_provider_sequentum.api.pipeline import read_response
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import (
     AgentRunTimeout,
@@ -37,7 +37,7 @@ def hook(worker: Worker) -> SequentumHook:
 # What the service answers to a wait
 
 
-@pytest.mark.parametrize("error", [fakes.server_error, fakes.answer_lost, fakes.not_reached, fakes.rate_limited])
+@pytest.mark.parametrize("error", [fakes.server_error, fakes.response_lost, fakes.not_reached, fakes.rate_limited])
 def test_a_fault_at_the_first_look_is_as_passing_as_later(
     service: FakeService, hook: SequentumHook, error: ErrorOf
 ) -> None:
@@ -73,7 +73,7 @@ def test_paused_schedules_that_cannot_be_read_are_not_left_out(
     service: FakeService, hook: SequentumHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = json.dumps({"items": [{"id": 1, "isEnabled": False}], "totalRecordCount": 2}).encode()
-    monkeypatch.setattr(service, "answer", lambda call: read_answer(call, Answer(200, {}, listed)))
+    monkeypatch.setattr(service, "answer", lambda call: read_response(call, Response(200, {}, listed)))
     with pytest.raises(SequentumUnavailable, match="1 schedule of agent 7 cannot be read"):
         hook.list_paused_schedules(7)
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_sequentum.api.errors import RefusedByServer, UnexpectedAnswer
+from airflow_provider_sequentum.api.errors import RefusedByServer, UnexpectedResponse
 from airflow_provider_sequentum.api.runs import status
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE, fault_tolerance
 from tests.support import service as fakes
@@ -11,7 +11,7 @@ from tests.support.service import ErrorOf
 CALL = status(7, 1)
 
 
-@pytest.mark.parametrize("error", [fakes.server_error, fakes.answer_lost, fakes.not_reached, fakes.rate_limited])
+@pytest.mark.parametrize("error", [fakes.server_error, fakes.response_lost, fakes.not_reached, fakes.rate_limited])
 def test_what_can_pass_is_tolerated(error: ErrorOf) -> None:
     assert fault_tolerance(error(CALL)) == FAULT_TOLERANCE
 
@@ -26,5 +26,5 @@ def test_a_run_just_started_may_not_be_known_yet() -> None:
 
 
 def test_a_gateways_page_passes_and_a_refusal_does_not() -> None:
-    assert fault_tolerance(UnexpectedAnswer("a page")) == FAULT_TOLERANCE
+    assert fault_tolerance(UnexpectedResponse("a page")) == FAULT_TOLERANCE
     assert not fault_tolerance(RefusedByServer("no"))

@@ -56,7 +56,7 @@ def test_a_refusal_that_says_something_else_confirms_nothing(service: FakeServic
     assert not stop_run(worker, RECORD, 45.0).confirmed
 
 
-@pytest.mark.parametrize("look", [None, fakes.server_error, fakes.answer_lost])
+@pytest.mark.parametrize("look", [None, fakes.server_error, fakes.response_lost])
 def test_where_the_status_can_be_read_it_decides(service: FakeService, worker: Worker, look: ErrorOf | None) -> None:
     service.faults["status"] = [(look, False)] * 3 if look else []
     service.faults["stop"] = [(refusing("Run 101 is over."), False)]

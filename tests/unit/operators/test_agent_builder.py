@@ -34,7 +34,7 @@ from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOpera
 from airflow_provider_sequentum.sessions import state
 from airflow_provider_sequentum.triggers.agent_builder import AgentBuilderTrigger
 from tests.support.builder import PROMPT, FakeBuilder, FakeSession, both_modes, build, first_event
-from tests.support.service import answer_lost, bad_request, not_found
+from tests.support.service import bad_request, not_found, response_lost
 from tests.support.service import server_error as down
 
 
@@ -266,14 +266,14 @@ def test_followups_on_a_single_shot_server_are_refused(service: FakeBuilder) -> 
 
 
 def test_a_lost_answer_to_the_start_is_not_retried(service: FakeBuilder) -> None:
-    service.faults["start"] = [(answer_lost, True)]
+    service.faults["start"] = [(response_lost, True)]
     with pytest.raises(AgentBuilderEnded, match="The API cannot list sessions"):
         service.task(retries=2).run(build())
     assert len(service.sessions) == 1
 
 
 def test_a_lost_answer_to_the_start_is_retried_if_the_author_says_so(service: FakeBuilder) -> None:
-    service.faults["start"] = [(answer_lost, True)]
+    service.faults["start"] = [(response_lost, True)]
     world = service.task(retries=1)
     with pytest.raises(SequentumUnavailable):
         world.run(build(on_ambiguous_start="start"))

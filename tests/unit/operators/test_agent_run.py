@@ -702,7 +702,7 @@ def test_it_stops_the_run_where_no_next_attempt_joins_it(
 
 @pytest.fixture
 def answered(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """What Airflow 3.3 does in a task's process when it has answered its deferral, whatever the answer."""
+    """What Airflow 3.3 does in a task's process when it has answered its deferral, whatever the response."""
     listener = pytest.importorskip("airflow.sdk.listener")
     monkeypatch.setattr(remote_job, "has_supervisor", lambda ti: True)
     return partial(listener.get_listener_manager().hook.before_stopping, component=None)
@@ -775,7 +775,7 @@ def test_where_the_task_cannot_be_asked_for_it_is_deferred(
 def test_a_kill_that_interrupts_a_question_to_airflow_asks_nothing_more(
     service: FakeService, worker: Worker, task: FakeTask, states: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Its supervisor is in the middle of an answer to the very thread that the signal interrupted. Asked, it would say
+    # Its supervisor is in the middle of a response to the very thread that the signal interrupted. Asked, it would say
     # that the next attempt is sure.
     service.plans = [Plan(seconds=None)]
     killed = operator()
@@ -904,7 +904,7 @@ def test_a_kill_while_a_resumed_task_reads_its_record_asks_nothing_more_and_stop
         return read(state)
 
     def not_while_it_answers(state: TaskState) -> object:
-        raise AssertionError("Airflow's supervisor is in the middle of an answer.")
+        raise AssertionError("Airflow's supervisor is in the middle of a response.")
 
     service.plans, task.has_state_store = [Plan(seconds=None)], store
     deferred_by(lambda: operator(deferrable=True).execute(task.context))
@@ -948,7 +948,7 @@ def test_an_ambiguous_start_fails_without_a_retry_and_says_what_to_do(
     service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
 ) -> None:
     service.start(by_stranger=True)
-    service.faults["start"] = [(fakes.answer_lost, True)]
+    service.faults["start"] = [(fakes.response_lost, True)]
     with pytest.raises(AgentRunStartAmbiguous, match=r"\[101, 102\]") as caught:
         run_through(worker, task, deferrable=deferrable)
     assert isinstance(caught.value, AirflowFailException)
@@ -982,7 +982,7 @@ def test_the_run_of_a_sibling_is_not_adopted(
 def test_the_run_of_a_sibling_does_not_make_a_lost_start_ambiguous(
     service: FakeService, worker: Worker, task: FakeTask, sibling: int, deferrable: bool
 ) -> None:
-    service.faults["start"] = [(fakes.answer_lost, True)]
+    service.faults["start"] = [(fakes.response_lost, True)]
     assert run_through(worker, task, deferrable=deferrable) == 102
 
 

@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.call import Call
-from airflow_provider_sequentum.api.pipeline import Pipeline, read_answer
+from airflow_provider_sequentum.api.pipeline import Pipeline, read_response
 from airflow_provider_sequentum.api.settings import ClientSettings
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
@@ -74,7 +74,7 @@ class Hostile:
                 return call.parse(raw)
             sample = json.loads(raw.content or b"null")
         response = self._data.draw(responses(sample))
-        return read_answer(call, PIPELINE.answer_of(response, response.content))
+        return read_response(call, PIPELINE.response_of(response, response.content))
 
 
 def end_of(task: Callable[[], Any]) -> str:

@@ -1,4 +1,4 @@
-"""The answer to a start names another run than the one that was started: none has two owners, and none is without."""
+"""The response to a start names another run than the one that was started: none has two owners, and none is without."""
 
 from __future__ import annotations
 

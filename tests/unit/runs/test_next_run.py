@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api import runs
-from airflow_provider_sequentum.api.call import Answer
+from airflow_provider_sequentum.api.call import Response
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.parsing import Page
-from airflow_provider_sequentum.api.pipeline import read_answer
+from airflow_provider_sequentum.api.pipeline import read_response
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.runs.wait import (
-    LONGEST_RUN_LIST,
+    MAX_LISTED_RUNS,
     FirstRunUncertain,
     RunPoller,
     WaitSpec,
@@ -69,7 +69,7 @@ def at(*offsets: int, unreadable: Sequence[int] = ()) -> Page[Run]:
     for place in unreadable:
         spoilt[place]["id"] = None
     body = json.dumps(spoilt).encode()
-    return read_answer(runs.list_runs(7), Answer(200, {}, body))
+    return read_response(runs.list_runs(7), Response(200, {}, body))
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_whatever_cannot_be_read_the_first_run_or_none_is_found(offsets: list[in
         assert (found.id if found else None) == truth
 
 
-@pytest.mark.parametrize("error", [fakes.server_error, fakes.answer_lost, fakes.rate_limited, fakes.not_reached])
+@pytest.mark.parametrize("error", [fakes.server_error, fakes.response_lost, fakes.rate_limited, fakes.not_reached])
 def test_a_passing_fault_counts_as_not_yet(error: ErrorOf) -> None:
     service = FakeService(Clock())
     service.start()
@@ -173,7 +173,7 @@ def test_a_run_is_found_whatever_the_services_clock_says(skew: timedelta) -> Non
     assert poller.spec.run_id == 102
 
 
-@pytest.mark.parametrize("error", [fakes.server_error, fakes.answer_lost, fakes.rate_limited, fakes.not_reached])
+@pytest.mark.parametrize("error", [fakes.server_error, fakes.response_lost, fakes.rate_limited, fakes.not_reached])
 @pytest.mark.parametrize("days", [1, -1])
 def test_a_clock_that_cannot_be_asked_just_now_is_asked_again(days: int, error: ErrorOf) -> None:
     service = FakeService(Clock(), skew=timedelta(days=days))
@@ -204,7 +204,7 @@ def test_where_the_service_does_not_tell_its_time_the_clocks_are_taken_to_agree(
 
 @pytest.mark.parametrize("undated", [0, 1])
 def test_a_list_that_may_lack_the_first_run_is_refused(undated: int) -> None:
-    listed = [run(number, START + timedelta(seconds=number)) for number in range(LONGEST_RUN_LIST, undated, -1)]
+    listed = [run(number, START + timedelta(seconds=number)) for number in range(MAX_LISTED_RUNS, undated, -1)]
     listed += [run(number, None) for number in range(1, undated + 1)]
     with pytest.raises(SequentumRequestRefused, match=r"lists only the newest 1000.* Set a later time, or run_id"):
         first_run_since(listed, START, START, START)
@@ -221,13 +221,13 @@ def test_a_list_that_the_service_cuts_by_itself_is_refused(listed: int) -> None:
 
 
 def test_a_full_list_that_reaches_back_far_enough_is_as_good_as_any() -> None:
-    listed = [run(number, START + timedelta(seconds=number - 500)) for number in range(LONGEST_RUN_LIST, 0, -1)]
+    listed = [run(number, START + timedelta(seconds=number - 500)) for number in range(MAX_LISTED_RUNS, 0, -1)]
     found = first_run_since(listed, START, START, START)
     assert (found and found.id) == 500
 
 
 def test_a_list_that_is_not_full_is_complete() -> None:
-    listed = [run(number, START + timedelta(seconds=number)) for number in range(LONGEST_RUN_LIST - 1, 0, -1)]
+    listed = [run(number, START + timedelta(seconds=number)) for number in range(MAX_LISTED_RUNS - 1, 0, -1)]
     found = first_run_since(listed, START, START, START)
     assert (found and found.id) == 1
 
@@ -246,6 +246,6 @@ def test_another_agents_run_is_not_the_next_one() -> None:
 
 
 def test_what_cannot_be_read_counts_for_the_length_of_a_list() -> None:
-    listed = Page([run(number, START) for number in range(2, LONGEST_RUN_LIST + 1)], unreadable=1)
+    listed = Page([run(number, START) for number in range(2, MAX_LISTED_RUNS + 1)], unreadable=1)
     with pytest.raises(SequentumRequestRefused, match="the first one cannot be determined"):
         first_run_since(listed, START, START, START)

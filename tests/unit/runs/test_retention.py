@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from airflow_provider_sequentum.api.call import Answer, Call, Reply
+from airflow_provider_sequentum.api.call import Call, Reply, Response
 from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
-from airflow_provider_sequentum.api.pipeline import read_answer
+from airflow_provider_sequentum.api.pipeline import read_response
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.runs.retention import Deletion, delete_old_runs, old_runs
@@ -80,9 +80,9 @@ class FakeRuns:
                 raise self.error(call)
             self.deleted.append((int(names[3]), str(call.query["removeMethod"])))
             body = None
-        answer = Answer(200, {}, b"" if body is None else json.dumps(body).encode())
+        answer = Response(200, {}, b"" if body is None else json.dumps(body).encode())
         date = self.clock.now + self.skew + self.date_error
-        return Reply(read_answer(call, answer), date if self.tells_time else None)
+        return Reply(read_response(call, answer), date if self.tells_time else None)
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_a_run_whose_files_are_not_shown_is_kept_and_stops_no_other(
     assert result.kept[998].startswith("The service does not list its files: ")
 
 
-@pytest.mark.parametrize("error", [fakes.server_error, fakes.answer_lost, fakes.rate_limited, fakes.bad_request])
+@pytest.mark.parametrize("error", [fakes.server_error, fakes.response_lost, fakes.rate_limited, fakes.bad_request])
 def test_files_that_could_not_be_asked_for_end_the_attempt(service: FakeRuns, worker: Worker, error: Any) -> None:
     service.hides = {998: error}
     with pytest.raises(SequentumError):
@@ -235,7 +235,7 @@ def test_a_run_that_the_service_refuses_to_delete_is_kept(service: FakeRuns, wor
     assert result.kept[998].startswith("The service refused: ")
 
 
-@pytest.mark.parametrize("error", [fakes.unauthorized, fakes.answer_lost, fakes.server_error])
+@pytest.mark.parametrize("error", [fakes.unauthorized, fakes.response_lost, fakes.server_error])
 def test_other_errors_end_the_attempt(service: FakeRuns, worker: Worker, error: Any) -> None:
     service.error = error
     with pytest.raises(SequentumError):

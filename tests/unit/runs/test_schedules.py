@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from airflow_provider_sequentum.api.call import Answer, Call, Reply
+from airflow_provider_sequentum.api.call import Call, Reply, Response
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.api.pipeline import read_answer
+from airflow_provider_sequentum.api.pipeline import read_response
 from airflow_provider_sequentum.api.schedules import Schedule
 from airflow_provider_sequentum.exceptions import SequentumUnavailable
 from airflow_provider_sequentum.runs.schedules import (
@@ -62,7 +62,7 @@ class FakeSchedules:
             body: Any = [*listed, *self.unreadable]
             if self.stated is not None:
                 body = {"items": body, "totalRecordCount": self.stated}
-            return Reply(read_answer(call, Answer(200, {}, json.dumps(body).encode())))
+            return Reply(read_response(call, Response(200, {}, json.dumps(body).encode())))
         number, verb = int(names[3]), names[4]
         if number in self.refuses:
             raise fakes.unauthorized(call)
@@ -72,7 +72,7 @@ class FakeSchedules:
         if number not in self.ignores:
             self.enabled[number] = verb == "enable"
             self.changed[number] = self.clock.now
-        return Reply(read_answer(call, Answer(204, {}, b"")))
+        return Reply(read_response(call, Response(204, {}, b"")))
 
 
 @pytest.fixture

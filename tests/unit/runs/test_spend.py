@@ -38,7 +38,7 @@ from airflow_provider_sequentum.runs.spend import (
 )
 from airflow_provider_sequentum.runs.start import acquire_run
 from tests.support.errors import raises
-from tests.support.service import START, Clock, FakeService, Plan, answer_lost, bad_request, unauthorized
+from tests.support.service import START, Clock, FakeService, Plan, bad_request, response_lost, unauthorized
 from tests.support.worker import Killed, Worker, answering
 
 TEN = Decimal(10)
@@ -367,7 +367,7 @@ def test_a_start_that_is_refused_is_withdrawn(service: FakeService, worker: Work
 
 def test_a_second_start_after_a_lost_answer_counts_too(service: FakeService, worker: Worker) -> None:
     service.bills = bills(2)
-    service.faults["start"] = [(answer_lost, False)]
+    service.faults["start"] = [(response_lost, False)]
     asked = config(on_ambiguous_start="start")
     acquire_run(worker, None, new().updated(config=asked))
     assert [each.credits for each in worker.announced[-1].starts] == [2, 2]

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, get_args
 import pytest
 
 from airflow_provider_sequentum.api import runs
-from airflow_provider_sequentum.api.call import Answer, Call
-from airflow_provider_sequentum.api.errors import SequentumError, UnexpectedAnswer
+from airflow_provider_sequentum.api.call import Call, Response
+from airflow_provider_sequentum.api.errors import SequentumError, UnexpectedResponse
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import (
@@ -100,14 +100,14 @@ def test_without_the_credits_asked_for_nothing_is_started(
     assert (worker.saved is not None) is is_started
 
 
-@pytest.mark.parametrize("error", [fakes.answer_lost, fakes.server_error])
+@pytest.mark.parametrize("error", [fakes.response_lost, fakes.server_error])
 def test_a_lost_run_is_found_in_the_same_attempt(service: FakeService, worker: Worker, error: ErrorOf) -> None:
     service.faults["start"] = [(error, True)]
     assert acquire(worker).run.id == 101
     assert service.count("start") == 1
 
 
-@pytest.mark.parametrize("error", [fakes.answer_lost, fakes.server_error])
+@pytest.mark.parametrize("error", [fakes.response_lost, fakes.server_error])
 def test_a_start_that_left_no_run_is_repeated_by_the_next_attempt_and_not_by_this_one(
     service: FakeService, worker: Worker, error: ErrorOf
 ) -> None:
@@ -120,14 +120,14 @@ def test_a_start_that_left_no_run_is_repeated_by_the_next_attempt_and_not_by_thi
 
 
 def test_a_lost_run_that_appears_late_is_found_by_the_second_look(service: FakeService, worker: Worker) -> None:
-    service.faults["start"] = [(fakes.answer_lost, True)]
+    service.faults["start"] = [(fakes.response_lost, True)]
     service.list_lag = 8
     assert acquire(worker).run.id == 101
     assert service.count("runs") == 2
 
 
 def test_a_lost_run_that_appears_very_late_is_found_by_the_next_attempt(service: FakeService, worker: Worker) -> None:
-    service.faults["start"] = [(fakes.answer_lost, True)]
+    service.faults["start"] = [(fakes.response_lost, True)]
     service.list_lag = 60
     with pytest.raises(SequentumError):
         acquire(worker)
@@ -137,13 +137,13 @@ def test_a_lost_run_that_appears_very_late_is_found_by_the_next_attempt(service:
 
 
 def test_one_failed_look_for_a_lost_run_is_not_the_last(service: FakeService, worker: Worker) -> None:
-    service.faults["start"] = [(fakes.answer_lost, True)]
+    service.faults["start"] = [(fakes.response_lost, True)]
     service.faults["runs"] = [(fakes.server_error, False)]
     assert acquire(worker).run.id == 101
 
 
 def test_when_no_look_succeeds_the_intent_stays(service: FakeService, worker: Worker) -> None:
-    service.faults["start"] = [(fakes.answer_lost, True)]
+    service.faults["start"] = [(fakes.response_lost, True)]
     service.faults["runs"] = [(fakes.server_error, False)] * 2
     with pytest.raises(SequentumUnavailable, match=r"Lost\..* Broken\. A run of agent 7 may be running"):
         acquire(worker)
@@ -187,7 +187,7 @@ def lose_the_start(worker: Worker, *, strangers: int, took_effect: bool = True, 
     def error(call: object) -> SequentumError:
         for _ in range(strangers):
             service.start(by_stranger=True)
-        return fakes.answer_lost(call)  # type: ignore[arg-type]
+        return fakes.response_lost(call)  # type: ignore[arg-type]
 
     service.faults["start"] = [(error, took_effect)]
     return acquire(worker, **more)
@@ -316,7 +316,7 @@ def test_a_restart_whose_answer_names_something_else_keeps_the_run(
 def test_a_run_from_before_the_intent_is_no_candidate(service: FakeService, worker: Worker) -> None:
     service.start(by_stranger=True)
     service.clock.sleep(3600)
-    service.faults["start"] = [(fakes.answer_lost, True)]
+    service.faults["start"] = [(fakes.response_lost, True)]
     assert acquire(worker).run.id == 102
 
 
@@ -545,7 +545,7 @@ def test_after_a_refused_restart_no_failure_is_taken_for_a_stale_one(service: Fa
 
 
 @pytest.mark.parametrize("took_effect", [True, False])
-@pytest.mark.parametrize("error", [fakes.answer_lost, fakes.server_error])
+@pytest.mark.parametrize("error", [fakes.response_lost, fakes.server_error])
 def test_a_lost_answer_to_a_restart_starts_nothing(
     service: FakeService, worker: Worker, error: ErrorOf, took_effect: bool
 ) -> None:
@@ -576,7 +576,7 @@ class CurtService(FakeService):
 
     def answer(self, call: Call[Any]) -> Any:
         answered = super().answer(call)
-        return call.parse(Answer(200, {}, b"")) if call.path.endswith("/restart") else answered
+        return call.parse(Response(200, {}, b"")) if call.path.endswith("/restart") else answered
 
 
 def test_a_restart_that_is_answered_with_nothing_keeps_the_run() -> None:
@@ -644,7 +644,7 @@ def test_an_old_failure_that_comes_back_into_view_is_not_taken_for_the_end_of_a_
 
     def lost_while_an_old_state_is_shown(call: Call[Any]) -> SequentumError:
         service.runs[101].shown_until = service.clock.now + timedelta(seconds=20)
-        return fakes.answer_lost(call)
+        return fakes.response_lost(call)
 
     service.faults["stop"] = [(lost_while_an_old_state_is_shown, True)]
     running_at_start: list[int] = []
@@ -744,7 +744,7 @@ def test_a_lost_run_is_found_whatever_the_services_clock_says(
     service.skew, service.list_lag = skew, list_lag
     service.start(by_stranger=True)
     service.clock.sleep(60)
-    service.faults["start"] = [(fakes.answer_lost, True)]
+    service.faults["start"] = [(fakes.response_lost, True)]
     assert acquire(worker).run.id == 102
     assert service.count("start") == 1
 
@@ -793,7 +793,7 @@ def test_no_run_is_started_beside_one_that_seems_to_be_from_just_before_the_requ
     exchange, skew = service.exchange, timedelta(seconds=ahead)
     monkeypatch.setattr(service, "exchange", lambda call: exchange(call)._replace(served_at=service.clock.now + skew))
     service.clock.sleep(3600)
-    service.faults["start"] = [(fakes.answer_lost, True)]
+    service.faults["start"] = [(fakes.response_lost, True)]
     asked = partial(acquire, worker, on_ambiguous_start=on_ambiguous_start)
     if on_ambiguous_start == "fail":
         with pytest.raises(AgentRunStartAmbiguous, match=r"Runs \[101\] seem to have been created") as caught:
@@ -814,7 +814,7 @@ def test_no_second_run_is_started_because_of_a_date_that_nothing_confirms(
     monkeypatch.setattr(service, "exchange", lambda call: exchange(call)._replace(served_at=service.clock.now + ahead))
     service.plans = [Plan(seconds=seconds)]
     service.clock.sleep(3600)
-    service.faults["start"] = [(fakes.answer_lost, True)]
+    service.faults["start"] = [(fakes.response_lost, True)]
     for _ in range(2):
         with pytest.raises(AgentRunStartAmbiguous, match=r"Runs \[101\] seem to have been created"):
             acquire(worker)
@@ -822,7 +822,7 @@ def test_no_second_run_is_started_because_of_a_date_that_nothing_confirms(
 
 
 def misname(service: FakeService, named: int) -> None:
-    """Make it so that the answer to a start has named a run that never existed."""
+    """Make it so that the response to a start has named a run that never existed."""
     real = service.runs.pop(named)
     real.id = service.next_id
     service.runs[real.id] = real
@@ -920,7 +920,7 @@ def test_where_the_service_does_not_tell_its_time_ids_decide(
     service.skew, service.tells_time, service.plans = skew, False, [Plan(seconds=1)]
     acquire(worker)
     service.clock.sleep(3600)
-    service.faults["start"] = [(fakes.answer_lost, True)]
+    service.faults["start"] = [(fakes.response_lost, True)]
     assert acquire(worker, max_tries=3).run.id == 102
     assert service.count("start") == 2
 
@@ -931,7 +931,7 @@ def test_where_the_service_does_not_tell_its_time_a_first_run_is_told_by_being_a
     service.tells_time = False
     service.start(by_stranger=True)
     service.clock.sleep(3600)
-    service.faults["start"] = [(fakes.answer_lost, True)]
+    service.faults["start"] = [(fakes.response_lost, True)]
     assert acquire(worker).run.id == 102
 
 
@@ -1096,7 +1096,7 @@ def test_a_killed_task_stops_only_what_is_certainly_its_own(
 
 @pytest.fixture
 def short_list(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(starting, "LONGEST_RUN_LIST", 3)
+    monkeypatch.setattr(starting, "MAX_LISTED_RUNS", 3)
     return 3
 
 
@@ -1198,7 +1198,7 @@ def test_a_409_is_not_waited_out_beyond_the_deadline(service: FakeService, worke
 
 
 def test_a_lost_run_is_looked_for_until_the_deadline_only(service: FakeService, worker: Worker) -> None:
-    service.faults["start"] = [(fakes.answer_lost, True)]
+    service.faults["start"] = [(fakes.response_lost, True)]
     service.list_lag = 60
     worker.deadline = START + timedelta(seconds=7)
     with pytest.raises(SequentumUnavailable, match="may be running"):
@@ -1291,7 +1291,7 @@ def test_another_run_is_not_joined_restarted_or_returned(
 
     service._act = answers_about_another  # type: ignore[method-assign]
     for max_tries in (2, 3):
-        with pytest.raises(UnexpectedAnswer):
+        with pytest.raises(UnexpectedResponse):
             acquire(worker, max_tries=max_tries)
     assert (worker.saved, service.requests[1:]) == (saved, ["status", "status"])
 

@@ -13,7 +13,7 @@ from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumErro
 from airflow_provider_sequentum.api.run_status import RunStatus, status_name
 from airflow_provider_sequentum.jobs import stop as stopping
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE
-from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
+from airflow_provider_sequentum.jobs.stop import MAX_REQUEST_SECONDS
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.stop import (
     FIRST_LOOK,
@@ -76,7 +76,7 @@ def test_the_grace_can_be_chosen(service: FakeService, worker: Worker, stop_grac
     assert elapsed(service) <= timedelta(seconds=stop_grace) + GRACE_AFTER_KILL + FIRST_LOOK
 
 
-@pytest.mark.parametrize("error", [fakes.server_error, fakes.not_reached, fakes.unauthorized, fakes.answer_lost])
+@pytest.mark.parametrize("error", [fakes.server_error, fakes.not_reached, fakes.unauthorized, fakes.response_lost])
 def test_a_stop_that_cannot_be_confirmed_is_logged_with_the_id_and_raises_nothing(
     service: FakeService, worker: Worker, error: ErrorOf
 ) -> None:
@@ -189,12 +189,12 @@ def test_a_kill_that_never_arrived_is_no_kill(service: FakeService, worker: Work
 
 
 @pytest.mark.parametrize("acted", [True, False])
-@pytest.mark.parametrize("error", [fakes.server_error, fakes.answer_lost, fakes.not_reached, fakes.rate_limited])
+@pytest.mark.parametrize("error", [fakes.server_error, fakes.response_lost, fakes.not_reached, fakes.rate_limited])
 def test_a_request_that_failed_in_passing_costs_seconds(
     service: FakeService, worker: Worker, error: ErrorOf, acted: bool
 ) -> None:
     service.ignores_stop = True
-    takes_effect = acted and error in (fakes.server_error, fakes.answer_lost)
+    takes_effect = acted and error in (fakes.server_error, fakes.response_lost)
     for verb in ("stop", "kill"):
         service.faults[verb] = [(error, takes_effect)]
     assert stop(worker, stop_grace=10).confirmed
@@ -212,7 +212,7 @@ def test_a_service_that_goes_on_failing_is_asked_less_and_less_often(service: Fa
 # A Failure that the run was restarted from
 
 
-@pytest.mark.parametrize("lost", [None, fakes.answer_lost, fakes.not_reached])
+@pytest.mark.parametrize("lost", [None, fakes.response_lost, fakes.not_reached])
 def test_an_old_failure_shown_after_a_restart_is_not_taken_for_the_end(
     service: FakeService, worker: Worker, lost: ErrorOf | None
 ) -> None:
@@ -241,7 +241,7 @@ def test_a_new_failure_is_the_end_of_a_run_that_could_be_stopped(service: FakeSe
 
     def fails_by_itself(call: Call[Any]) -> SequentumError:
         run.status, run.end_time = RunStatus.FAILURE, service.clock.now
-        return fakes.answer_lost(call)
+        return fakes.response_lost(call)
 
     service.faults["stop"] = [(fails_by_itself, False)]
     result = stop(worker, restart_asked_at=START, failure_ended_at=START - timedelta(hours=1))
@@ -325,7 +325,7 @@ def test_a_refusal_that_says_something_else_confirms_nothing(service: FakeServic
     assert not stop(worker).confirmed
 
 
-@pytest.mark.parametrize("look", [None, fakes.server_error, fakes.answer_lost])
+@pytest.mark.parametrize("look", [None, fakes.server_error, fakes.response_lost])
 def test_where_the_status_can_be_read_it_decides(service: FakeService, worker: Worker, look: ErrorOf | None) -> None:
     service.faults["status"] = [(look, False)] * 3 if look else []
     service.faults["stop"] = [(refusing(OVER[0]), False)]
@@ -385,7 +385,7 @@ def test_twenty_runs_take_little_longer_than_one_where_the_service_is_down(servi
     alone = elapsed(service)
     start = service.clock.now
     assert not any(result.confirmed for result in stop_runs(Slow(service), records, STOP_GRACE))
-    assert service.clock.now - start < alone + timedelta(seconds=20 * LONGEST_REQUEST)
+    assert service.clock.now - start < alone + timedelta(seconds=20 * MAX_REQUEST_SECONDS)
 
 
 # In a triggerer

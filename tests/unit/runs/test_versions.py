@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from airflow_provider_sequentum.api.call import Answer, Call, Reply
+from airflow_provider_sequentum.api.call import Call, Reply, Response
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.api.pipeline import read_answer
+from airflow_provider_sequentum.api.pipeline import read_response
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import AgentVersionChanged, SequentumRequestRefused, SequentumUnavailable
 from airflow_provider_sequentum.runs.record import RunConfig
@@ -54,7 +54,7 @@ class FakeVersions:
                 raise self.lost(call)
         else:
             body = {"id": 7, "version": self.active}
-        return Reply(read_answer(call, Answer(200, {}, b"" if body is None else json.dumps(body).encode())))
+        return Reply(read_response(call, Response(200, {}, b"" if body is None else json.dumps(body).encode())))
 
     def _restore(self, number: int, reason: str) -> None:
         self.restored.append(number)
@@ -178,7 +178,7 @@ def test_a_kill_before_any_step(service: FakeVersions, steps: int) -> None:
     assert service.restored == [11]
 
 
-@pytest.mark.parametrize("lost", [fakes.answer_lost, fakes.server_error])
+@pytest.mark.parametrize("lost", [fakes.response_lost, fakes.server_error])
 def test_an_answer_that_is_lost(service: FakeVersions, worker: Worker, lost: ErrorOf) -> None:
     service.lost = lost
     assert restore(worker) == 14
@@ -190,7 +190,7 @@ def test_an_answer_that_is_lost(service: FakeVersions, worker: Worker, lost: Err
 def test_a_version_without_the_mark_of_the_task_proves_nothing_where_the_answer_was_lost(
     service: FakeVersions, worker: Worker
 ) -> None:
-    service.lost, service.keeps_comments = fakes.answer_lost, False  # a user may have saved it in the same moment
+    service.lost, service.keeps_comments = fakes.response_lost, False  # a user may have saved it in the same moment
     with pytest.raises(SequentumError, match="Lost"):
         restore(worker)
 
@@ -229,7 +229,7 @@ def test_an_unknown_version_is_refused(service: FakeVersions, worker: Worker) ->
     assert service.restored == []
 
 
-@pytest.mark.parametrize("lost", [fakes.answer_lost, fakes.server_error])
+@pytest.mark.parametrize("lost", [fakes.response_lost, fakes.server_error])
 def test_what_an_attempt_restored_is_not_restored_again_because_it_cannot_be_read(lost: ErrorOf) -> None:
     service = FakeVersions({1: ("ann", None), 2: ("bob", None)}, active=2, lost=lost, unreadable=(3,))
     with pytest.raises(SequentumError):
@@ -249,7 +249,7 @@ def test_an_old_version_that_cannot_be_read_does_no_harm() -> None:
 
 
 @pytest.mark.parametrize("fault", [fakes.server_error, fakes.unauthorized, fakes.not_found])
-@pytest.mark.parametrize("lost", [None, fakes.answer_lost])
+@pytest.mark.parametrize("lost", [None, fakes.response_lost])
 def test_that_a_version_was_restored_is_said_when_it_cannot_be_looked_up(lost: ErrorOf | None, fault: ErrorOf) -> None:
     service = FakeVersions({1: ("ann", None), 2: ("bob", None)}, active=2, lost=lost)
     exchange = service.exchange

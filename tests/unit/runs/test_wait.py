@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_sequentum.api.errors import SequentumError, UnexpectedAnswer
+from airflow_provider_sequentum.api.errors import SequentumError, UnexpectedResponse
 from airflow_provider_sequentum.api.run_status import RunStatus, parse_run_status, status_name
 from airflow_provider_sequentum.api.runs import Run, status
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE
@@ -155,7 +155,7 @@ def test_a_failure_that_is_archived_in_the_pause_is_over() -> None:
 # Faults
 
 
-PASSING = [fakes.server_error, fakes.answer_lost, fakes.not_reached]
+PASSING = [fakes.server_error, fakes.response_lost, fakes.not_reached]
 LASTING = [fakes.unauthorized, fakes.bad_request, fakes.conflict, fakes.method_not_allowed]
 
 
@@ -427,7 +427,7 @@ def test_the_end_of_another_run_is_not_the_end_of_this_one(
     real = service.runs[101].as_json
     service.runs[101].as_json = lambda *now: {**real(*now), "status": 10, **foreign}  # type: ignore[method-assign]
     outcome, seen = wait_for(worker, SPEC)
-    assert (type(outcome), seen) == (UnexpectedAnswer, None)
+    assert (type(outcome), seen) == (UnexpectedResponse, None)
     assert service.clock.now - START >= FAULT_TOLERANCE
 
 

@@ -22,7 +22,7 @@ class CountingSandbox(Sandbox):
 
 
 class Requests:
-    """Requests to a gate, without a network; notes what was already known when the answer started."""
+    """Requests to a gate, without a network; notes what was already known when the response started."""
 
     def __init__(self) -> None:
         self.sandbox = CountingSandbox()

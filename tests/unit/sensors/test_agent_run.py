@@ -343,7 +343,7 @@ def test_a_failure_that_is_archived_is_not_waited_for(worker: Worker, task: Fake
 
 
 @MODES
-@pytest.mark.parametrize("error", [fakes.server_error, fakes.answer_lost, fakes.rate_limited, fakes.not_reached])
+@pytest.mark.parametrize("error", [fakes.server_error, fakes.response_lost, fakes.rate_limited, fakes.not_reached])
 @pytest.mark.parametrize("by_id", [True, False])
 def test_a_long_outage_is_tolerated_in_every_mode(
     worker: Worker, task: FakeTask, mode: str, error: ErrorOf, by_id: bool

@@ -24,7 +24,7 @@ from airflow_provider_sequentum.retry_rules import retry_after
 from airflow_provider_sequentum.sessions.files import ScreenshotFolder
 from tests.support.airflow import StateStore
 from tests.support.builder import PROMPT, FakeBuilder, FakeSession, both_modes, build, first_event, use_builder
-from tests.support.service import answer_lost
+from tests.support.service import response_lost
 from tests.support.service import server_error as down
 from tests.support.worker import Worker
 
@@ -88,7 +88,7 @@ def test_without_a_state_store_no_retry_says_again_what_may_have_been_said_in_a_
 ) -> None:
     service.sessions["s1"] = session = FakeSession(status="ready")
     session.tell("todos_updated")
-    service.broken |= {"followup": answer_lost, "events": down}
+    service.broken |= {"followup": response_lost, "events": down}
     with pytest.raises(SequentumUnavailable):
         service.task(retries=1, durable=False).run(build(session_id="s1", followups="more"))
     assert session.status == "cancelled"

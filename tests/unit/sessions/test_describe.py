@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.agent_builder import SessionEvent
 from airflow_provider_sequentum.sessions.describe import (
-    LONGEST_LINE,
-    LONGEST_SUMMARY,
+    MAX_LINE_LENGTH,
+    MAX_SUMMARY_SIZE,
     SAMPLE_COLUMNS,
     SAMPLE_ROWS,
     Highlights,
@@ -121,15 +121,15 @@ def test_what_was_found_stays_when_an_event_has_nothing_to_add() -> None:
 def test_a_message_handed_on_is_longer_than_one_in_the_log_and_bounded_too() -> None:
     highlights = taken(event("user_message", 0, message="m" * 10_000))
     assert highlights.last_message is not None
-    assert LONGEST_LINE < len(highlights.last_message.encode()) <= 4 * LONGEST_LINE
+    assert MAX_LINE_LENGTH < len(highlights.last_message.encode()) <= 4 * MAX_LINE_LENGTH
 
 
 @given(st.sampled_from([*TAXONOMY]), JSON, JSON, JSON)
 def test_hostile_payloads_are_told_and_summed_up_in_bounded_json(kind: str, columns: Any, rows: Any, plan: Any) -> None:
     hostile = SessionEvent(type=kind, event_index=0, columns=columns, rows=rows, plan=plan, message="m" * 10_000)
     told = progress_line(hostile)
-    assert told is None or (len(told[1].splitlines()) == 1 and len(told[1]) <= 3 * LONGEST_LINE)
-    assert len(json.dumps(summary(hostile), allow_nan=False)) <= LONGEST_SUMMARY
+    assert told is None or (len(told[1].splitlines()) == 1 and len(told[1]) <= 3 * MAX_LINE_LENGTH)
+    assert len(json.dumps(summary(hostile), allow_nan=False)) <= MAX_SUMMARY_SIZE
 
 
 def test_what_the_summary_shows_is_read_again_only_where_it_was_not_read() -> None:
@@ -148,7 +148,7 @@ def test_what_the_summary_shows_is_read_again_only_where_it_was_not_read() -> No
 def test_a_summary_that_is_too_long_is_cut_and_says_so(letter: str) -> None:
     columns = [letter * 500 + str(number) for number in range(60)]
     wide = summary(event("data_extracted", 0, columns=columns, rows=[[letter * 500] * 60] * 5, totalRows=5))
-    assert len(json.dumps(wide)) <= LONGEST_SUMMARY
+    assert len(json.dumps(wide)) <= MAX_SUMMARY_SIZE
     assert wide["is_cut"]
     assert wide["total_rows"] == 5
     assert not summary(event("data_extracted", 0, columns=["a"], rows=[[1]]))["is_cut"]

@@ -14,7 +14,7 @@ from airflow_provider_sequentum.airflow_compat import dag_run
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from tests.support.builder import FakeBuilder, first_event, use_builder
 from tests.support.life import RETRIES, THOROUGH, TaskLife
-from tests.support.service import answer_lost, bad_request, not_found
+from tests.support.service import bad_request, not_found, response_lost
 
 FOLLOWUPS = ("Add the price.", "Add the stock.")
 GIVEN = "given"
@@ -39,7 +39,7 @@ class SessionLife(TaskLife):
         self.service = FakeBuilder(single_shot=is_single_shot, on_start=self.check_start)
         self.service.skew = timedelta(seconds=skew)
         if first_loss is not None:
-            self.service.faults[first_loss] = [(answer_lost, True)]
+            self.service.faults[first_loss] = [(response_lost, True)]
         self.followups = [] if is_single_shot else list(FOLLOWUPS[:followups])
         self.arguments = {**arguments, "followups": self.followups, "timeout": 3000, "poll_interval": 60}
         self.begin_task(has_state_store=has_state_store)

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from airflow_provider_sequentum.api import AsyncSequentumClient, ClientSettings, SequentumClient
-from airflow_provider_sequentum.api.agent_builder import LONGEST_PAGE, SessionEvent
+from airflow_provider_sequentum.api.agent_builder import MAX_PAGE_SIZE, SessionEvent
 from airflow_provider_sequentum.hooks.port import ClientPort
 from airflow_provider_sequentum.sessions.state import Session
 from airflow_provider_sequentum.sessions.wait import SessionPoller, apoll, poll
@@ -108,12 +108,12 @@ def test_5000_events_and_10_megabyte_screenshots_are_read_in_bounded_memory(kind
     assert seen.indexes == list(range(EVENTS))
     assert seen.images == [IMAGE] * SCREENSHOTS
     assert (session.cursor, session.last_index) == (EVENTS - 1, EVENTS - 1)
-    assert peak < 6 * LONGEST_PAGE < SCREENSHOTS * IMAGE / 2
+    assert peak < 6 * MAX_PAGE_SIZE < SCREENSHOTS * IMAGE / 2
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_an_event_that_is_longer_than_a_page_is_read_all_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_sequentum.api.agent_builder.LONGEST_PAGE", 100_000)
+    monkeypatch.setattr("airflow_provider_sequentum.api.agent_builder.MAX_PAGE_SIZE", 100_000)
     server, seen = Server(image=1_000_000), Seen()
     assert look(server, kind, seen).cursor == EVENTS - 1
     assert seen.images == [1_000_000] * SCREENSHOTS

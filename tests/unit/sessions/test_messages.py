@@ -36,7 +36,7 @@ from airflow_provider_sequentum.sessions.state import (
 from airflow_provider_sequentum.sessions.wait import EventTaker, SessionPoller, wait_for_turn
 from tests.support.builder import FakeBuilder, FakeSession
 from tests.support.errors import raises
-from tests.support.service import ErrorOf, answer_lost, conflict, not_found, not_reached, rate_limited, unauthorized
+from tests.support.service import ErrorOf, conflict, not_found, not_reached, rate_limited, response_lost, unauthorized
 from tests.support.worker import Killed, Worker
 
 PROMPT = "Pull the prices from https://shop.example"
@@ -257,7 +257,7 @@ def test_whatever_dies_or_is_lost_each_message_is_sent_once_and_one_agent_built(
     service = a_service(
         looks=looks,
         single_shot=single_shot,
-        faults={number: (answer_lost, effect) for number, effect in losses.items()},
+        faults={number: (response_lost, effect) for number, effect in losses.items()},
     )
     worker = Worker(service)
     messages = MESSAGES[:followups]
@@ -285,7 +285,7 @@ def test_a_lost_answer_is_looked_into_within_the_same_attempt(verb: str, took_ef
     plain = Worker(service := FakeBuilder())
     one_try(service, plain, MESSAGES[:1])
     number = next(number for number, request in enumerate(service.requests) if request.endswith(verb))
-    service = a_service(faults={number: (answer_lost, took_effect)})
+    service = a_service(faults={number: (response_lost, took_effect)})
     worker = Worker(service)
     assert one_try(service, worker, MESSAGES[:1]) == 700
     assert service.sessions["s1"].messages == ["first"]
@@ -294,7 +294,7 @@ def test_a_lost_answer_is_looked_into_within_the_same_attempt(verb: str, took_ef
     assert any(fate in line for line in worker.said)
 
 
-@pytest.mark.parametrize("error", [answer_lost, conflict])
+@pytest.mark.parametrize("error", [response_lost, conflict])
 @pytest.mark.parametrize("kill", [False, True])
 def test_every_event_is_handed_over_wherever_it_is_read(error: ErrorOf, kill: bool) -> None:
     for verb in ("followup", "finish"):
@@ -327,7 +327,7 @@ def test_every_event_is_handed_over_wherever_it_is_read(error: ErrorOf, kill: bo
 
 
 def test_a_request_that_never_gets_through_is_left_to_the_next_attempt() -> None:
-    service = a_service(broken={"finish": answer_lost})
+    service = a_service(broken={"finish": response_lost})
     worker = Worker(service)
     with pytest.raises(SequentumError):
         one_try(service, worker)
@@ -340,19 +340,19 @@ def test_a_request_that_never_gets_through_is_left_to_the_next_attempt() -> None
 
 
 def test_a_followup_in_doubt_is_not_sent_again_where_no_events_can_tell() -> None:
-    service = a_service(broken={"followup": answer_lost, "events": not_found}, counts_events=False)
+    service = a_service(broken={"followup": response_lost, "events": not_found}, counts_events=False)
     with pytest.raises(AgentBuilderEnded, match="It is unknown whether it was received"):
         one_try(service, Worker(service), MESSAGES[:1])
     assert sum(request.endswith("followup") for request in service.requests) == 1
 
 
 def test_a_followup_in_doubt_is_not_sent_again_while_the_events_can_not_be_read() -> None:
-    service = a_service(broken={"followup": answer_lost})
+    service = a_service(broken={"followup": response_lost})
     worker = Worker(service)
     config = config_of(MESSAGES[:1])
     record = waited(worker, acquired(worker, config))
     service.sessions["s1"].tell("todos_updated")  # so that there is something to be read
-    service.broken["events"] = answer_lost
+    service.broken["events"] = response_lost
     with pytest.raises(SequentumError):
         send_pending(worker, record)
     assert sum(request.endswith("followup") for request in service.requests) == 1
@@ -445,7 +445,7 @@ def test_whichever_two_answers_are_lost_each_message_is_sent_once(looks: int) ->
     requests = range(1, len(service.requests))
     for first, second in combinations(requests, 2):
         for effects in product([True, False], repeat=2):
-            faults: dict[int, Any] = {first: (answer_lost, effects[0]), second: (answer_lost, effects[1])}
+            faults: dict[int, Any] = {first: (response_lost, effects[0]), second: (response_lost, effects[1])}
             service = a_service(looks=looks, faults=faults)
             worker = Worker(service)
             for _ in range(4):
@@ -465,7 +465,7 @@ def test_a_message_that_takes_effect_only_when_it_is_sent_again_is_not_said_twic
     plain = Worker(service := FakeBuilder())
     one_try(service, plain, MESSAGES[:1])
     number = next(number for number, request in enumerate(service.requests) if request.endswith("followup"))
-    service = a_service(faults={number: (answer_lost, False)})
+    service = a_service(faults={number: (response_lost, False)})
     followup = service._followup
 
     def after_the_first_one(session: FakeSession, call: Any) -> dict[str, Any]:
@@ -485,7 +485,7 @@ def test_a_message_that_takes_effect_while_it_cannot_be_sent_again_is_not_said_t
     def late(session: FakeSession, call: Any) -> dict[str, Any]:
         asked.append(call)
         if len(asked) == 1:
-            raise answer_lost(call)
+            raise response_lost(call)
         if len(asked) == 2:
             followup(session, asked[0])
             raise error(call)
@@ -505,7 +505,7 @@ def test_a_message_that_takes_effect_late_is_not_said_twice_by_a_later_attempt()
         def late(session: FakeSession, call: Any) -> dict[str, Any]:
             asked.append(call)
             if len(asked) == 1:
-                raise answer_lost(call)
+                raise response_lost(call)
             if len(asked) == 2:
                 followup(session, asked[0])
             return followup(session, call)  # the second time, a conflict: the session is busy with the first one
@@ -524,7 +524,7 @@ def test_a_message_that_takes_effect_late_is_not_said_twice_by_a_later_attempt()
 
 
 def test_a_status_that_is_not_known_proves_nothing_of_a_followup_in_doubt() -> None:
-    service = a_service(broken={"followup": answer_lost})
+    service = a_service(broken={"followup": response_lost})
     worker = Worker(service)
     config = config_of(MESSAGES[:1])
     record = waited(worker, acquired(worker, config))
@@ -550,7 +550,7 @@ def test_a_finish_in_doubt_is_not_sent_again_while_the_status_is_not_known(
         return answer | {"status": "saving", "configId": None, "lastEventIndex": -1} if is_saving else answer
 
     service._status = saving  # type: ignore[method-assign]
-    service.faults["finish"] = [(answer_lost, took_effect)]
+    service.faults["finish"] = [(response_lost, took_effect)]
     worker = Worker(service)
     assert one_try(service, worker) == 700
     assert service.agents == [700]
@@ -589,7 +589,7 @@ def test_a_conflict_that_does_not_pass_is_said() -> None:
 
 def test_a_conflict_after_a_lost_answer_is_looked_into_and_not_repeated_blindly() -> None:
     service = FakeBuilder()
-    service.faults["followup"] = [(conflict, False), (answer_lost, True)]
+    service.faults["followup"] = [(conflict, False), (response_lost, True)]
     worker = Worker(service)
     assert one_try(service, worker, MESSAGES[:1]) == 700
     assert service.sessions["s1"].messages == ["first"]

@@ -26,7 +26,7 @@ from airflow_provider_sequentum.hooks.port import AttemptPort
 from airflow_provider_sequentum.reporting.links import SESSION_LINK_KEY
 from tests.support import builder
 from tests.support.builder import BuildTask, FakeBuilder, FakeSession, both_modes, first_event, use_builder
-from tests.support.service import ErrorOf, answer_lost, bad_request, not_found, server_error, unauthorized
+from tests.support.service import ErrorOf, bad_request, not_found, response_lost, server_error, unauthorized
 from tests.support.worker import Killed, Worker
 
 build = partial(builder.build, followups=["one"])
@@ -221,7 +221,7 @@ def test_a_state_store_that_cannot_be_written_ends_the_session(
 
 def test_a_lost_answer_to_the_start_says_that_a_session_may_be_running_and_how_to_look(service: FakeBuilder) -> None:
     for choice, error in (("fail", AgentBuilderEnded), ("start", SequentumException)):
-        service.faults["start"] = [(answer_lost, True)]
+        service.faults["start"] = [(response_lost, True)]
         with pytest.raises(error) as caught:
             service.task(retries=1).run(build(on_ambiguous_start=choice))
         assert says_so(caught.value)
@@ -258,7 +258,7 @@ def test_a_deadline_bounds_everything_that_comes_before_the_cancellation(
 @both_modes
 @pytest.mark.parametrize("verb", ["followup", "finish"])
 def test_it_bounds_the_looking_after_a_lost_message_too(service: FakeBuilder, deferrable: bool, verb: str) -> None:
-    service.broken[verb] = answer_lost
+    service.broken[verb] = response_lost
     world, started = service.task(), service.clock.now
     with pytest.raises(AgentBuilderTimeout):
         world.run(build(deferrable=deferrable, timeout=40))
@@ -269,7 +269,7 @@ def test_it_bounds_the_looking_after_a_lost_message_too(service: FakeBuilder, de
 @both_modes
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_finish_found_done_at_the_deadline_is_a_success(service: FakeBuilder, deferrable: bool, keep: bool) -> None:
-    service.faults["finish"] = [(answer_lost, True)]
+    service.faults["finish"] = [(response_lost, True)]
     finish = service._finish
 
     def late(session: Any, call: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from airflow_provider_sequentum.sessions.state import Session, SessionState, Tur
 from airflow_provider_sequentum.sessions.wait import EventTaker
 from tests.support.builder import FakeBuilder
 from tests.support.errors import raises
-from tests.support.service import START, answer_lost, bad_request, not_found
+from tests.support.service import START, bad_request, not_found, response_lost
 from tests.support.worker import Worker
 
 OWN = SessionConfig(prompt="Pull the prices from https://shop.example", followups=("a",))
@@ -99,7 +99,7 @@ def test_a_start_that_was_refused_leaves_nothing_to_be_in_doubt_about() -> None:
 @pytest.mark.parametrize("took_effect", [True, False])
 def test_a_lost_answer_to_the_start_is_never_followed_by_another_start(took_effect: bool) -> None:
     service = FakeBuilder()
-    service.faults["start"] = [(answer_lost, took_effect)]
+    service.faults["start"] = [(response_lost, took_effect)]
     worker = Worker(service)
     with pytest.raises(AgentBuilderEnded, match="The response to the start was lost") as caught:
         acquire(worker)
@@ -111,7 +111,7 @@ def test_a_lost_answer_to_the_start_is_never_followed_by_another_start(took_effe
 
 def test_a_lost_answer_to_the_start_is_followed_by_another_one_if_the_author_says_so() -> None:
     service = FakeBuilder()
-    service.faults["start"] = [(answer_lost, True)]
+    service.faults["start"] = [(response_lost, True)]
     worker = Worker(service)
     with pytest.raises(SequentumError):
         acquire(worker, RESTARTS)
@@ -245,7 +245,7 @@ def test_every_start_is_announced_and_never_followed_by_another_on_its_own(case:
     before = left(service, "error" if case == "ended without an agent" else "ready")
     if case == "lost start":
         before = in_doubt()
-    service.broken["start"] = answer_lost
+    service.broken["start"] = response_lost
     with pytest.raises(AgentBuilderEnded, match="The response to the start was lost"):
         opened(service, previous=before, max_tries=1 if case == "ended without an agent" else 2)
 

@@ -12,11 +12,11 @@ import pytest
 from airflow_provider_sequentum.api.call import Call, Reply
 from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE
-from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST, astop_jobs
+from airflow_provider_sequentum.jobs.stop import MAX_REQUEST_SECONDS, astop_jobs
 from airflow_provider_sequentum.sessions.state import Session
 from airflow_provider_sequentum.sessions.stop import CANCEL_GRACE, SessionStopper, cancel_session
 from tests.support.builder import BuilderClient, FakeBuilder, FakeSession, use_builder
-from tests.support.service import START, ErrorOf, answer_lost, bad_request, not_found, server_error, unauthorized
+from tests.support.service import START, ErrorOf, bad_request, not_found, response_lost, server_error, unauthorized
 from tests.support.worker import Worker
 
 Cancelling = Callable[[], SessionStopper]
@@ -113,7 +113,7 @@ def test_what_takes_no_effect_is_requested_again_within_the_time_there_is(
     cancelled: Cancelling, service: FakeBuilder
 ) -> None:
     service.sessions["s1"] = FakeSession(looks_left=1000)
-    service.faults["cancel"] = [(answer_lost, False), (server_error, False)]
+    service.faults["cancel"] = [(response_lost, False), (server_error, False)]
     assert cancelled().confirmed
     assert service.count("cancel") == 3
     assert service.going() == set()
@@ -188,4 +188,4 @@ def test_each_request_is_bounded(worker: Worker, service: FakeBuilder, monkeypat
     monkeypatch.setattr(worker, "exchange", noting)
     cancel_session(worker, Session(session_id="s1"))
     assert bounds
-    assert set(bounds) == {LONGEST_REQUEST}
+    assert set(bounds) == {MAX_REQUEST_SECONDS}

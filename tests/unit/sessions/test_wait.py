@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_sequentum.api.agent_builder import LONGEST_PAGE, SessionEvent
+from airflow_provider_sequentum.api.agent_builder import MAX_PAGE_SIZE, SessionEvent
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, WAITING_SHARE
@@ -15,7 +15,15 @@ from airflow_provider_sequentum.sessions.state import Session, SessionState
 from airflow_provider_sequentum.sessions.wait import HIGHLIGHT_PAGE, SessionPoller, look_at, read_again, wait_for_turn
 from tests.support.builder import FakeBuilder, FakeSession
 from tests.support.errors import raises
-from tests.support.service import START, ErrorOf, answer_lost, method_not_allowed, not_found, rate_limited, server_error
+from tests.support.service import (
+    START,
+    ErrorOf,
+    method_not_allowed,
+    not_found,
+    rate_limited,
+    response_lost,
+    server_error,
+)
 from tests.support.worker import Worker
 
 
@@ -100,7 +108,7 @@ def test_events_that_can_not_be_read_do_not_disturb_the_wait() -> None:
 
 
 def test_6_7_a_long_poll_that_runs_out_is_no_news() -> None:
-    service = service_with(FakeSession(looks_left=1), broken={"events": answer_lost})
+    service = service_with(FakeSession(looks_left=1), broken={"events": response_lost})
     service.counts_events = False
     worker = Worker(service)
     assert waited(worker, SESSION, 10.0, None).state is SessionState.READY
@@ -158,20 +166,20 @@ def test_an_end_that_only_the_events_tell_of_has_its_time() -> None:
 def test_an_event_that_is_longer_than_a_page_is_read_all_the_same() -> None:
     session = FakeSession(status="ready")
     session.tell("thinking", message="m")
-    session.tell("screenshot", imageBase64="A" * LONGEST_PAGE)
+    session.tell("screenshot", imageBase64="A" * MAX_PAGE_SIZE)
     session.tell("thinking", message="m")
     service = service_with(session)
     answer, longest = service._events, list[int | None]()
 
     def noting(session: FakeSession, call: Call[Any]) -> dict[str, Any]:
-        longest.append(call.longest_answer)
+        longest.append(call.max_response_size)
         return answer(session, call)
 
     service._events = noting  # type: ignore[method-assign]
     got: list[int | None] = []
     look_at(Worker(service), SESSION, lambda _, event: got.append(event.event_index))
     assert got == [0, 1, 2]
-    assert longest == [LONGEST_PAGE, LONGEST_PAGE, 2 * LONGEST_PAGE]
+    assert longest == [MAX_PAGE_SIZE, MAX_PAGE_SIZE, 2 * MAX_PAGE_SIZE]
 
 
 def test_a_passing_404_is_not_taken_for_the_end_of_a_session_that_was_seen() -> None:
@@ -301,7 +309,7 @@ def test_one_event_is_read_without_those_that_follow_it() -> None:
     session = FakeSession(status="ready")
     for number in range(4):
         session.tell("user_message", message=f"message {number}")
-    session.tell("screenshot", imageBase64="A" * LONGEST_PAGE)
+    session.tell("screenshot", imageBase64="A" * MAX_PAGE_SIZE)
     worker = Worker(service_with(session))
     got: list[int | None] = []
 

@@ -116,7 +116,7 @@ def test_a_run_that_is_taken_in_place_of_an_unknown_one_is_the_tasks_from_then_o
     """It is recorded, waited for, and restarted or replaced like any other run of an earlier attempt."""
     service.plans = [Plan(seconds=None), Plan(outcome, seconds=10), Plan(seconds=None)]
     deferred_by(lambda: operator(deferrable=True).execute(task.context))
-    real = service.runs.pop(102)  # the answer to the start has named a run that never existed
+    real = service.runs.pop(102)  # the response to the start has named a run that never existed
     real.id = service.next_id
     service.runs[real.id] = real
     service.next_id += 1
@@ -536,7 +536,7 @@ def test_changed_inputs_are_new_work(service: FakeService, worker: Worker, task:
 
 
 @BOTH
-@pytest.mark.parametrize("error", [fakes.answer_lost, fakes.server_error])
+@pytest.mark.parametrize("error", [fakes.response_lost, fakes.server_error])
 def test_a_lost_answer_costs_no_second_run(
     service: FakeService, worker: Worker, task: FakeTask, deferrable: bool, error: ErrorOf
 ) -> None:
@@ -559,7 +559,7 @@ def test_runs_that_were_replaced_are_not_taken_for_the_lost_ones(
 ) -> None:
     run_through(worker, task, deferrable=deferrable, wait_for_completion=False)
     task.clear()
-    service.faults["run-all"] = [(fakes.answer_lost, True)]
+    service.faults["run-all"] = [(fakes.response_lost, True)]
     assert run_through(worker, task, deferrable=deferrable) == [104, 105, 106]
 
 
@@ -568,7 +568,7 @@ def test_runs_that_were_replaced_are_not_taken_for_the_lost_ones(
 def test_one_failed_look_for_lost_runs_is_not_the_last(
     service: FakeService, worker: Worker, task: FakeTask, deferrable: bool, verb: str
 ) -> None:
-    service.faults["run-all"] = [(fakes.answer_lost, True)]
+    service.faults["run-all"] = [(fakes.response_lost, True)]
     service.faults[verb] = [(fakes.server_error, False)]
     assert run_through(worker, task, deferrable=deferrable) == [101, 102, 103]
 
@@ -580,7 +580,7 @@ def test_the_runs_of_a_mapped_sibling_are_not_adopted(
     task.ti.map_index = 0
     of_sibling = [service.start(agent_id, by_stranger=True).id for agent_id in (7, 8)]
     task.ti.xcoms["run_agent", 1, CLAIM_KEY] = Claim(run_ids=tuple(of_sibling), map_index=1).to_json()
-    service.faults["run-all"] = [(fakes.answer_lost, True)]
+    service.faults["run-all"] = [(fakes.response_lost, True)]
     assert run_through(worker, task, deferrable=deferrable) == [103, 104, 105]
 
 
@@ -609,7 +609,7 @@ def test_runs_that_a_mapped_sibling_has_lost_are_not_adopted(
         service.start(agent_id, by_stranger=True)
     claim = Claim(run_ids=(990,), has_lost_run=has_lost_run, map_index=1)
     task.ti.xcoms["run_agent", 1, CLAIM_KEY] = claim.to_json()
-    service.faults["run-all"] = [(fakes.answer_lost, False)]
+    service.faults["run-all"] = [(fakes.response_lost, False)]
     with pytest.raises(AgentRunStartAmbiguous, match="has lost a run") if has_lost_run else contextlib.nullcontext():
         run_through(worker, task)
     assert service.count("run-all") == 1
@@ -620,7 +620,7 @@ def test_what_a_cleared_task_may_have_lost_is_said_to_its_siblings(
 ) -> None:
     task.ti.map_index = 0
     service.start(7, by_stranger=True)
-    service.faults["run-all"] = [(fakes.answer_lost, True)]
+    service.faults["run-all"] = [(fakes.response_lost, True)]
     with pytest.raises(AgentRunStartAmbiguous):
         run_through(worker, task)
     task.clear()
@@ -632,7 +632,7 @@ def test_what_a_cleared_task_may_have_lost_is_said_to_its_siblings(
 def test_a_start_that_left_nothing_is_repeated_by_the_next_attempt(
     service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
 ) -> None:
-    service.faults["run-all"] = [(fakes.answer_lost, False)]
+    service.faults["run-all"] = [(fakes.response_lost, False)]
     with pytest.raises(SequentumUnavailable):
         run_through(worker, task, deferrable=deferrable)
     task.next_attempt()
@@ -645,7 +645,7 @@ def test_what_a_lost_start_left_undone_is_done_by_the_next_attempt(
     service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
 ) -> None:
     service.refuses_to_start = {8: "?"}
-    service.faults["run-all"] = [(fakes.answer_lost, True)]
+    service.faults["run-all"] = [(fakes.response_lost, True)]
     with pytest.raises(SpaceRunsFailed, match="Agent 8 was not started, as far as is known"):
         run_through(worker, task, deferrable=deferrable, on_ambiguous_start="adopt")
     task.next_attempt()
@@ -658,7 +658,7 @@ def test_runs_that_cannot_be_told_from_others_fail_and_a_clear_starts_again(
     service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
 ) -> None:
     service.start(8, by_stranger=True)
-    service.faults["run-all"] = [(fakes.answer_lost, True)]
+    service.faults["run-all"] = [(fakes.response_lost, True)]
     with pytest.raises(AgentRunStartAmbiguous):
         run_through(worker, task, deferrable=deferrable)
     task.clear()
@@ -842,7 +842,7 @@ def test_a_run_that_ends_before_it_can_be_stopped_did_end_well(
 ) -> None:
     service.plans = [Plan(seconds=10), Plan(seconds=101), Plan(seconds=None)]
     service.stop_seconds = 60
-    service.faults["stop"] = [(fakes.answer_lost, False), (fakes.answer_lost, False)]
+    service.faults["stop"] = [(fakes.response_lost, False), (fakes.response_lost, False)]
     with pytest.raises(SpaceRunsFailed, match="1 of the 3 agents"):
         run_through(worker, task, deferrable=deferrable, timeout=100)
     assert [summary["succeeded"] for summary in task.ti.pushed("runs")] == [True, True, False]
@@ -1065,7 +1065,7 @@ def test_lost_runs_are_found_whatever_the_clocks_say(
     service: FakeService, worker: Worker, task: FakeTask, seconds: float
 ) -> None:
     service.skew = timedelta(seconds=seconds)
-    service.faults["run-all"] = [(fakes.answer_lost, True)]
+    service.faults["run-all"] = [(fakes.response_lost, True)]
     assert run_through(worker, task) == [101, 102, 103]
     assert service.count("run-all") == 1
 
@@ -1097,7 +1097,7 @@ def test_a_deadline_that_passes_during_the_start_stops_the_runs(
     service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
 ) -> None:
     service.plans = [Plan(seconds=None)]
-    service.faults["run-all"] = [(fakes.answer_lost, True)]
+    service.faults["run-all"] = [(fakes.response_lost, True)]
     service.faults["agents"] = [(fakes.server_error, False)]
     with pytest.raises(SpaceRunsFailed, match=r"timeout passed\. 3 runs have ended"):
         run_through(worker, task, deferrable=deferrable, timeout=8)

@@ -13,10 +13,10 @@ from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import AgentRunStartAmbiguous, SequentumUnavailable
 from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
 from airflow_provider_sequentum.spaces.start import acquire_space
-from tests.support.service import FakeService, answer_lost, server_error
+from tests.support.service import FakeService, response_lost, server_error
 from tests.support.worker import Worker
 
-Answer = dict[str, Any]
+Response = dict[str, Any]
 CONFIG = SpaceConfig(space_id=1)
 
 
@@ -24,25 +24,25 @@ def acquire(worker: Worker) -> SpaceRecord:
     return acquire_space(worker, None, SpaceRecord(config=CONFIG, fingerprint=CONFIG.fingerprint(), max_tries=2))[0]
 
 
-def spoil(service: FakeService, change: Callable[[Answer], Answer]) -> None:
+def spoil(service: FakeService, change: Callable[[Response], Response]) -> None:
     """Let the service start all agents, and answer something else."""
     run_all = service._run_all
 
-    def spoilt(call: Call[Any]) -> Answer:
+    def spoilt(call: Call[Any]) -> Response:
         return change(run_all(call))
 
     service._run_all = spoilt  # type: ignore[method-assign]
 
 
-def each_result(**other: object) -> Callable[[Answer], Answer]:
+def each_result(**other: object) -> Callable[[Response], Response]:
     return lambda answer: {**answer, "results": [{**result, **other} for result in answer["results"]]}
 
 
-def further_result(**other: object) -> Callable[[Answer], Answer]:
+def further_result(**other: object) -> Callable[[Response], Response]:
     return lambda answer: {**answer, "results": [*answer["results"], {**answer["results"][0], **other}]}
 
 
-def without_counts(results: object) -> Callable[[Answer], Answer]:
+def without_counts(results: object) -> Callable[[Response], Response]:
     return lambda answer: {"spaceId": 1, "totalAgents": None, "agentsStarted": None, "results": results}
 
 
@@ -63,7 +63,7 @@ def without_counts(results: object) -> Callable[[Answer], Answer]:
     ],
 )
 def test_whatever_run_all_answers_every_run_that_it_started_is_known(
-    service: FakeService, worker: Worker, change: Callable[[Answer], Answer]
+    service: FakeService, worker: Worker, change: Callable[[Response], Response]
 ) -> None:
     spoil(service, change)
     record = acquire(worker)
@@ -72,7 +72,7 @@ def test_whatever_run_all_answers_every_run_that_it_started_is_known(
 
 
 def test_two_runs_of_one_agent_are_both_claimed_and_one_is_stopped(service: FakeService, worker: Worker) -> None:
-    def twice(answer: Answer) -> Answer:
+    def twice(answer: Response) -> Response:
         return further_result(runId=service.start(7).id)(answer)
 
     spoil(service, twice)
@@ -88,7 +88,7 @@ def test_an_agent_that_was_not_started_has_no_run_whatever_stands_for_its_id(
     service.refuses_to_start = {7: "Insufficient credits."}
     run_all = service._run_all
 
-    def with_another_id(call: Call[Any]) -> Answer:
+    def with_another_id(call: Call[Any]) -> Response:
         answer = run_all(call)
         answer["results"][0]["runId"] = run_id
         return answer
@@ -132,7 +132,7 @@ def test_a_list_with_a_run_that_cannot_be_read_proves_nothing(
     assert service.count("run-all") == 0
 
 
-def spoil_agents(service: FakeService, change: Callable[[list[Answer]], list[Answer]]) -> None:
+def spoil_agents(service: FakeService, change: Callable[[list[Response]], list[Response]]) -> None:
     """Let the service list something else than the agents of a space."""
     act = service._act
 
@@ -163,7 +163,7 @@ def test_an_empty_list_of_agents_is_no_reason_to_repeat_a_start_without_an_answe
     service: FakeService, worker: Worker
 ) -> None:
     new = SpaceRecord(config=CONFIG, fingerprint=CONFIG.fingerprint(), max_tries=2)
-    service.faults["run-all"] = [(answer_lost, True)]
+    service.faults["run-all"] = [(response_lost, True)]
     service.faults["agents"] = [(server_error, False)] * 2
     with pytest.raises(SequentumUnavailable, match="may be running"):
         acquire(worker)

@@ -66,7 +66,7 @@ def test_a_run_that_no_trigger_can_stop_is_told_of_before_the_others_are_waited_
     try:
         if lost == "start":
             life.a_try_runs(death=12, calls_on_kill=False)
-            life.service.faults["start"] = [(fakes.answer_lost, True)]
+            life.service.faults["start"] = [(fakes.response_lost, True)]
             life.service.faults["runs"] = [(fakes.server_error, False)] * 2
         else:
             life.service.plans = [Plan(seconds=2000)]

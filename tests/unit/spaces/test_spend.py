@@ -176,14 +176,14 @@ def test_a_start_that_is_refused_is_withdrawn(service: FakeService, worker: Work
 
 
 def test_a_start_whose_answer_was_lost_counts_once(service: FakeService, worker: Worker) -> None:
-    service.faults["run-all"] = [(fakes.answer_lost, True)]
+    service.faults["run-all"] = [(fakes.response_lost, True)]
     start(worker)
     assert costs(worker.announced[-1]) == {7: [4], 8: [2]}
     assert [each.run_id for each in worker.announced[-1].starts] == [101, 102]
 
 
 def test_starts_of_which_no_one_knows_count_after_a_clear(service: FakeService, worker: Worker) -> None:
-    service.faults["run-all"] = [(fakes.answer_lost, False)]
+    service.faults["run-all"] = [(fakes.response_lost, False)]
     service.on_start = lambda run: None
     service.start(8, by_stranger=True)
     with pytest.raises(AgentRunStartAmbiguous):
@@ -304,7 +304,7 @@ def test_a_run_of_one_agent_that_no_one_can_tell_counts_after_a_clear(
     def lost(call: Any) -> Exception:
         for _ in range(2):
             service.start(7, by_stranger=True)
-        return fakes.answer_lost(call)
+        return fakes.response_lost(call)
 
     service.faults["start"] = [(lost, True)]  # type: ignore[list-item]
     with pytest.raises(SpaceRunsEnded, match="could be it"):

@@ -16,7 +16,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumUnavailable,
 )
 from airflow_provider_sequentum.jobs.siblings import Claim
-from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
+from airflow_provider_sequentum.jobs.stop import MAX_REQUEST_SECONDS
 from airflow_provider_sequentum.runs.start import BUSY_DELAYS, LOOKUP_DELAYS, SIBLING_DELAYS
 from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
 from airflow_provider_sequentum.spaces.start import acquire_space, find_runs_to_stop
@@ -28,7 +28,7 @@ CONFIG = SpaceConfig(space_id=1, input_parameters='{"a": 1}')
 OTHER_INPUTS = CONFIG.updated(input_parameters='{"a": 2}')
 INTENT = SpaceRecord(config=CONFIG, fingerprint=CONFIG.fingerprint(), max_tries=2, requested_at=START)
 ENDLESS = Plan(seconds=None)
-LOST = pytest.mark.parametrize("error", [fakes.answer_lost, fakes.server_error])
+LOST = pytest.mark.parametrize("error", [fakes.response_lost, fakes.server_error])
 NEW_WORK = pytest.mark.parametrize("change", [{"max_tries": 3}, {"config": OTHER_INPUTS}])
 
 
@@ -57,12 +57,12 @@ def elapsed(service: FakeService) -> float:
 
 
 def lose_the_start(service: FakeService, *, took_effect: bool = True, strangers: tuple[int, ...] = ()) -> None:
-    """Lose the answer to the next start of the space. Meanwhile someone else starts runs of some agents."""
+    """Lose the response to the next start of the space. Meanwhile someone else starts runs of some agents."""
 
     def error(call: Call[Any]) -> SequentumError:
         for agent in strangers:
             service.start(agent, by_stranger=True)
-        return fakes.answer_lost(call)
+        return fakes.response_lost(call)
 
     service.faults["run-all"] = [(error, took_effect)]
 
@@ -184,7 +184,7 @@ def test_nothing_is_intended_that_cannot_be_paid(service: FakeService, worker: W
     assert run_ids(acquire(worker, config=CONFIG.updated(min_credits=49.0))) == {7: 101, 8: 102}
 
 
-# Starts whose answer was lost
+# Starts whose response was lost
 
 
 @LOST
@@ -285,7 +285,7 @@ def test_old_runs_are_never_candidates_whatever_the_clocks_say(
     lose_the_start(service, took_effect=False)
     with pytest.raises(SequentumError, match="Lost"):
         acquire(worker)
-    service.faults["run-all"] = [(fakes.answer_lost, True)]
+    service.faults["run-all"] = [(fakes.response_lost, True)]
     assert run_ids(acquire(worker)) == {7: 103, 8: 104}
 
 
@@ -296,7 +296,7 @@ def test_nothing_is_started_beside_runs_that_seem_to_be_from_just_before_the_req
     """The clock of a gateway, which writes ``Date``, is ahead of the one that runs are dated by."""
     exchange, skew = service.exchange, timedelta(seconds=ahead)
     monkeypatch.setattr(service, "exchange", lambda call: exchange(call)._replace(served_at=service.clock.now + skew))
-    service.faults["run-all"] = [(fakes.answer_lost, True)]
+    service.faults["run-all"] = [(fakes.response_lost, True)]
     with pytest.raises(
         AgentRunStartAmbiguous, match=r"Runs \[101, 102\] of agents \[7, 8\] may belong to it.*just before"
     ):
@@ -320,7 +320,7 @@ def test_an_agent_whose_run_cannot_be_told_from_others_gets(
 def test_a_start_that_left_nothing_is_repeated_once_if_the_author_wants_it(
     service: FakeService, worker: Worker
 ) -> None:
-    service.faults["run-all"] = [(fakes.answer_lost, False)] * 2
+    service.faults["run-all"] = [(fakes.response_lost, False)] * 2
     with pytest.raises(SequentumError):
         acquire(worker, config=CONFIG.updated(on_ambiguous_start="start"))
     assert service.count("run-all") == 2
@@ -576,4 +576,4 @@ def test_an_agent_that_cannot_be_read_leaves_the_start_unproven(
 
 
 def test_requests_of_a_look_have_little_time() -> None:
-    assert LONGEST_REQUEST <= 10
+    assert MAX_REQUEST_SECONDS <= 10

@@ -9,7 +9,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_provider_sequentum.airflow_compat import trigger_life
-from airflow_provider_sequentum.airflow_compat.trigger_life import SHORTEST_TRIGGER_LIFE
+from airflow_provider_sequentum.airflow_compat.trigger_life import MIN_TRIGGER_LIFETIME
 from airflow_provider_sequentum.api import ClientSettings
 from airflow_provider_sequentum.api.errors import HttpStatusError
 from airflow_provider_sequentum.hooks.connection import SequentumConnection
@@ -70,8 +70,8 @@ async def test_it_fires_once_when_the_session_is_ready_and_ends(clients: list[Bu
 async def test_it_never_fires_in_the_first_seconds_of_its_life(
     clients: list[BuilderClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert SHORTEST_TRIGGER_LIFE >= 8
-    monkeypatch.setattr(trigger_life, "SHORTEST_TRIGGER_LIFE", SHORTEST_TRIGGER_LIFE)
+    assert MIN_TRIGGER_LIFETIME >= 8
+    monkeypatch.setattr(trigger_life, "MIN_TRIGGER_LIFETIME", MIN_TRIGGER_LIFETIME)
     naps: list[float] = []
 
     async def noting(seconds: float) -> None:
@@ -79,7 +79,7 @@ async def test_it_never_fires_in_the_first_seconds_of_its_life(
 
     monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.asyncio.sleep", noting)
     await fired(trigger())
-    assert SHORTEST_TRIGGER_LIFE - 1 < naps[-1] <= SHORTEST_TRIGGER_LIFE
+    assert MIN_TRIGGER_LIFETIME - 1 < naps[-1] <= MIN_TRIGGER_LIFETIME
     assert len(clients) == 1
 
 
@@ -141,7 +141,7 @@ async def test_a_missing_connection_is_handed_over(monkeypatch: pytest.MonkeyPat
     async def missing(hook: object, conn_id: str) -> None:
         raise AirflowNotFoundException(conn_id)
 
-    monkeypatch.setattr(trigger_life, "SHORTEST_TRIGGER_LIFE", 0.0)
+    monkeypatch.setattr(trigger_life, "MIN_TRIGGER_LIFETIME", 0.0)
     monkeypatch.setattr("airflow_provider_sequentum.hooks.connection.LOOKUP_PAUSES", (0.0,))
     monkeypatch.setattr("airflow_provider_sequentum.hooks.connection.aget_connection", missing)
     seen = TurnEvent.from_json((await fired(trigger(sequentum_conn_id="nowhere")))[0])

@@ -11,7 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import XCom
 
 from airflow_provider_sequentum.airflow_compat import trigger_life
-from airflow_provider_sequentum.airflow_compat.trigger_life import OVER, SHORTEST_TRIGGER_LIFE
+from airflow_provider_sequentum.airflow_compat.trigger_life import MIN_TRIGGER_LIFETIME, OVER
 from airflow_provider_sequentum.api.errors import HttpStatusError
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import SequentumConnectionException
@@ -105,7 +105,7 @@ def wait(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return situation["result"]
 
     monkeypatch.setattr(watcher, "wait_for_run", wait_for_run)
-    monkeypatch.setattr(trigger_life, "SHORTEST_TRIGGER_LIFE", 0.2)
+    monkeypatch.setattr(trigger_life, "MIN_TRIGGER_LIFETIME", 0.2)
     return situation
 
 
@@ -176,7 +176,7 @@ async def test_a_trigger_never_fires_in_its_first_seconds(wait: dict[str, Any], 
 
 
 def test_the_first_seconds_are_more_than_those_in_which_it_was_seen_to_fail() -> None:
-    assert SHORTEST_TRIGGER_LIFE >= 8
+    assert MIN_TRIGGER_LIFETIME >= 8
 
 
 # Ended by a person, cleared, or only moved

@@ -45,7 +45,7 @@ def wait(monkeypatch: pytest.MonkeyPatch) -> None:
         return PollOutcome.ENDED, run
 
     monkeypatch.setattr(watcher, "wait_for_run", wait_for_run)
-    monkeypatch.setattr(trigger_life, "SHORTEST_TRIGGER_LIFE", 0.0)
+    monkeypatch.setattr(trigger_life, "MIN_TRIGGER_LIFETIME", 0.0)
 
 
 @pytest.mark.usefixtures("wait")
@@ -59,7 +59,7 @@ async def test_one_event_tells_of_all_runs() -> None:
 
 @pytest.mark.usefixtures("wait")
 async def test_a_trigger_never_fires_in_its_first_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trigger_life, "SHORTEST_TRIGGER_LIFE", 0.2)
+    monkeypatch.setattr(trigger_life, "MIN_TRIGGER_LIFETIME", 0.2)
     started_at = asyncio.get_running_loop().time()
     assert len([event async for event in trigger().run()]) == 1
     assert asyncio.get_running_loop().time() - started_at >= 0.19

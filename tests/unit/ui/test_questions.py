@@ -11,8 +11,8 @@ if not hasattr(AirflowPlugin, "external_views"):
     pytest.skip("This Airflow has no external views.", allow_module_level=True)
 
 from airflow_provider_sequentum.ui.questions import (
-    LONGEST_CELL,
-    LONGEST_TEXT,
+    MAX_CELL_LENGTH,
+    MAX_TEXT_LENGTH,
     PREVIEW_COLUMNS,
     PREVIEW_ROWS,
     PREVIEW_SIZE,
@@ -44,12 +44,12 @@ def test_what_is_wide_or_long_is_cut() -> None:
     columns = ",".join(f"c{number}" for number in range(50))
     preview = preview_of(f"{columns}\n{','.join(['x' * 1000] * 50)}\n".encode(), "out.csv")
     assert len(preview.columns) == PREVIEW_COLUMNS
-    assert len(preview.rows[0][0]) == LONGEST_CELL + 1
+    assert len(preview.rows[0][0]) == MAX_CELL_LENGTH + 1
 
 
 def test_a_text_is_a_text_and_what_is_neither_is_not_shown() -> None:
-    assert preview_of(b"Started.\n" * 5000, "log.txt").text == ("Started.\n" * 5000)[:LONGEST_TEXT]
-    assert preview_of("é".encode() * PREVIEW_SIZE, "log.txt").text == "é" * LONGEST_TEXT
+    assert preview_of(b"Started.\n" * 5000, "log.txt").text == ("Started.\n" * 5000)[:MAX_TEXT_LENGTH]
+    assert preview_of("é".encode() * PREVIEW_SIZE, "log.txt").text == "é" * MAX_TEXT_LENGTH
     assert preview_of(b"\x89PNG\r\n\x1a\n\0\0", "page.png") == Preview()
     assert preview_of(b"a\0b", "log.txt") == Preview()
     assert preview_of(b"PK\x03\x04 not a workbook", "out.xlsx").rows == ()

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.agents import Agent
 from airflow_provider_sequentum.api.call import Call
-from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError, UnexpectedAnswer
+from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError, UnexpectedResponse
 from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE
 from airflow_provider_sequentum.runs.wait import PollOutcome
-from airflow_provider_sequentum.watching.polls import CHECK_INTERVAL, SHORTEST_INTERVAL
+from airflow_provider_sequentum.watching.polls import CHECK_INTERVAL, MIN_INTERVAL
 from airflow_provider_sequentum.watching.watch_list import LAST_LOOK
 from tests.support.errors import status_of
 from tests.support.service import START
@@ -45,7 +45,7 @@ def test_one_request_answers_for_all_runs_of_an_agent() -> None:
         world.wait(world.run(7, 100.0))
     world.live(300)
     assert len(world.ended) == 50
-    assert world.requests["runs"] <= 300 / SHORTEST_INTERVAL
+    assert world.requests["runs"] <= 300 / MIN_INTERVAL
     assert world.requests["status"] == 0
 
 
@@ -182,7 +182,7 @@ def test_the_first_run_since_a_moment_is_found_and_waited_for() -> None:
 
 @pytest.mark.parametrize("ahead", [timedelta(hours=3), timedelta(hours=-3)])
 def test_the_first_run_since_a_moment_is_the_one_by_the_clocks_that_were_compared(ahead: timedelta) -> None:
-    """A gateway with a wrong clock may write the ``Date`` of an answer."""
+    """A gateway with a wrong clock may write the ``Date`` of a response."""
     world = World()
     world.run(7, 10.0)
     world.now += 1
@@ -300,7 +300,7 @@ def test_a_wait_that_asks_for_few_polls_does_not_delay_another_of_its_agent() ->
     world.live(2)
     world.wait(world.run(7, 500.0), poll_interval=300.0)
     world.live(100)
-    assert world.delays()[0] <= SHORTEST_INTERVAL + 1
+    assert world.delays()[0] <= MIN_INTERVAL + 1
 
 
 def test_a_deadline_brings_its_look_although_another_wait_comes_at_that_moment() -> None:
@@ -560,7 +560,7 @@ def test_a_fault_of_one_agent_is_not_counted_against_another() -> None:
 
 
 def test_a_gateways_page_in_place_of_a_list_is_tolerated() -> None:
-    world = World(fault=lambda call: UnexpectedAnswer("HTML.") if world.now < 200 else None)
+    world = World(fault=lambda call: UnexpectedResponse("HTML.") if world.now < 200 else None)
     for _ in range(3):
         world.wait(world.run(7, 100.0))
     world.live(600)
@@ -678,7 +678,7 @@ def test_as_many_agents_as_runs(hints: bool, mean: float) -> None:
 
 ERRORS = [
     HttpStatusError("Down.", status_code=503),
-    UnexpectedAnswer("HTML."),
+    UnexpectedResponse("HTML."),
     HttpStatusError("No.", status_code=403),
     HttpStatusError("Nothing here.", status_code=404),
 ]

@@ -114,7 +114,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
 
     monkeypatch.setattr(SequentumConnection, "aget_settings", aget_settings)
     monkeypatch.setattr("airflow_provider_sequentum.api.AsyncSequentumClient", lambda settings: Client(made, settings))
-    monkeypatch.setattr("airflow_provider_sequentum.watching.polls.SHORTEST_INTERVAL", 0.01)
+    monkeypatch.setattr("airflow_provider_sequentum.watching.polls.MIN_INTERVAL", 0.01)
     monkeypatch.setattr("airflow_provider_sequentum.watching.watch_list.PAGE_INTERVAL", 0.0)
     yield made
     assert not any(client.is_open for client in made.clients)
@@ -479,7 +479,7 @@ async def test_the_client_of_an_old_key_is_closed_when_no_one_uses_it(
 async def test_the_trigger_fires_once_with_what_the_watcher_heard(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.SHORTEST_TRIGGER_LIFE", 0.0)
+    monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.MIN_TRIGGER_LIFETIME", 0.0)
     service.over.add(1)
     trigger = AgentRunTrigger(sequentum_conn_id="c", agent_id=7, run_id=1)
     events = [event.payload async for event in trigger.run()]

@@ -80,9 +80,9 @@ class World:
     A service, the list of waits, and the time.
 
     :param spacing: seconds between two questions.
-    :param latency: seconds an answer takes.
+    :param latency: seconds a response takes.
     :param skew: by how much the service's clock is ahead.
-    :param gateway: by how much the clock that writes the ``Date`` of answers is ahead of that.
+    :param gateway: by how much the clock that writes the ``Date`` of responses is ahead of that.
     :param hints: whether the agents list tells the status of the last run.
     """
 
