@@ -230,7 +230,7 @@ class CheckRunRecordsOperator(BaseOperator):
         if not is_unset(self.contract):
             raise ValueError("contract and contract_file cannot both be given")
         path = self._path("contract_file", self.contract_file)
-        with storage_errors(f"Could not read {path}"):
+        with storage_errors(f"Could not read {path}", "Nothing was checked. A retry reads it again."):
             content = path.read_bytes()
         try:
             return parse_odcs(content.decode(), None if is_unset(self.contract_schema) else self.contract_schema)

@@ -271,23 +271,28 @@ def remove_file(path: ObjectStoragePath) -> None:
         path.fs.rm_file(path.path)
 
 
+NOTHING_REMOVED = (
+    "No incomplete file has been left under its final name, and this attempt has left the run's files untouched on the "
+    "service. A retry continues where it ended."
+)
+"""What became of the files after an error of a transfer."""
+
+
 @contextmanager
-def storage_errors(what: str) -> Iterator[None]:
+def storage_errors(what: str, fate: str = NOTHING_REMOVED) -> Iterator[None]:
     """Raise errors of the operating system and of the object store as ``RunFilesUnavailable``.
 
     The errors of object stores are not ``OSError``, so every error that is not our own counts as theirs.
 
     :param what: what could not be done, as the start of the message, such as ``Could not read s3://...``.
+    :param fate: what became of the task's work, as whole sentences.
     """
     try:
         yield
     except (AirflowException, SequentumError, CancelledError):
         raise
     except Exception as error:
-        raise RunFilesUnavailable(
-            f"{what}: {str(error) or repr(error)}. No incomplete file has been left under its final name, and this "
-            "attempt has left the run's files untouched on the service. A retry continues where it ended."
-        ) from error
+        raise RunFilesUnavailable(f"{what}: {str(error) or repr(error)}. {fate}") from error
 
 
 # One file
