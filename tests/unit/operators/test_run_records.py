@@ -397,6 +397,11 @@ def test_a_contract_of_the_standard(checks: Checks) -> None:
         checks.check(2, 'sku\n1\n" "\n', contract=None, contract_file=path)
 
 
+def test_a_contract_file_that_cannot_be_read(checks: Checks) -> None:
+    with pytest.raises(RunFilesUnavailable, match=r"Could not read .*missing\.yaml.*Nothing was checked\. A retry"):
+        checks.check(1, contract=None, contract_file=str(checks.folder / "missing.yaml"))
+
+
 DAY = dt.datetime.fromisoformat("2024-01-05T10:00:00")
 TYPED: list[dict[str, Any]] = [
     {"sku": "=1+1", "price": 2.5, "n": 2**53 + 1, "ok": True, "at": DAY},
