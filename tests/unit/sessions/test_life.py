@@ -14,7 +14,7 @@ from airflow_provider_sequentum.airflow_compat import dag_run
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from tests.support.builder import FakeBuilder, first_event, use_builder
 from tests.support.life import RETRIES, THOROUGH, TaskLife
-from tests.support.service import bad_request, not_found, response_lost
+from tests.support.service import bad_request, not_found, not_reached, response_lost
 
 FOLLOWUPS = ("Add the price.", "Add the stock.")
 GIVEN = "given"
@@ -65,6 +65,15 @@ class SessionLife(TaskLife):
         self.deferral.trigger.trigger_id = 1  # a triggerer runs it
         asyncio.run(self.deferral.trigger.stop())
 
+    def failed(self, *, retried: bool) -> None:
+        if self.is_said_to_be_lost():
+            known = json.dumps(self.worker.kept)
+            self.told |= {name for name in self.mine_going() if f'"{name}"' not in known}
+        super().failed(retried=retried)
+
+    def is_said_to_be_lost(self) -> bool:
+        return "A session may have been started" in " ".join(self.worker.warned)
+
     # What has to hold
 
     def check_start(self, name: str) -> None:
@@ -76,8 +85,7 @@ class SessionLife(TaskLife):
                 continue
             if not session.is_over:
                 assert f'"{other}"' not in known, f"session {other} goes on while another one is started"
-                said = " ".join(self.worker.warned)
-                assert "A session may have been started" in said, f"a lost session {other} goes on unsaid"
+                assert self.is_said_to_be_lost(), f"a lost session {other} goes on unsaid"
                 self.told.add(other)
             elif f'"{other}"' not in known and self.arguments["on_ambiguous_start"] == "start":
                 self.told.add(other)  # its start was lost, and the author wants another one then
@@ -259,3 +267,27 @@ def test_a_message_whose_answer_no_one_saw_before_the_time_was_up_is_no_success(
     for error in ("Trigger failure", "Trigger timeout"):
         life.the_deferral_breaks(None, error)
     life.teardown()
+
+
+def test_a_lost_session_is_said_once_even_if_the_start_after_it_is_not_reached() -> None:
+    life = Sessions()
+    life.begin_to_start(
+        "finish",
+        deferrable=False,
+        is_single_shot=False,
+        followups=0,
+        first_loss=None,
+        has_state_store=True,
+        on_ambiguous_start="fail",
+        on_lost_session="fail",
+        skew=0,
+    )
+    life.a_try_runs(death=2, calls_on_kill=False)
+    assert (life.mine_going(), life.told) == ({"s1"}, set())
+    life.clear()
+    life.service.faults["start"] = [(not_reached, False)]
+    life.a_try_runs(death=None, calls_on_kill=False)
+    assert life.told == {"s1"}
+    life.the_inputs_change()
+    life.teardown()
+    assert life.state == "success"
