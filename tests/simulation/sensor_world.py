@@ -97,6 +97,9 @@ class SensorWorld(World, _Sensors):
 
     # How Airflow does it
 
+    def known_to_trigger(self) -> set[int]:
+        return set()  # a sensor has no run to stop
+
     def asked(self) -> dict[str, Any]:
         return {}
 
