@@ -249,20 +249,25 @@ TestGivenSessions = GivenSessions.TestCase
 TestSessions.settings = TestGivenSessions.settings = THOROUGH
 
 
-def test_a_message_whose_answer_no_one_saw_before_the_time_was_up_is_no_success() -> None:
-    """No triggerer was there until the deferral's timeout, and then no time is left for a request."""
+def a_life(on_ready: str, *, deferrable: bool, followups: int) -> Sessions:
     life = Sessions()
     life.begin_to_start(
-        "leave",
-        deferrable=True,
+        on_ready,
+        deferrable=deferrable,
         is_single_shot=False,
-        followups=1,
+        followups=followups,
         first_loss=None,
         has_state_store=True,
         on_ambiguous_start="fail",
         on_lost_session="fail",
         skew=0,
     )
+    return life
+
+
+def test_a_message_whose_answer_no_one_saw_before_the_time_was_up_is_no_success() -> None:
+    """No triggerer was there until the deferral's timeout, and then no time is left for a request."""
+    life = a_life("leave", deferrable=True, followups=1)
     life.a_try_runs(death=None, calls_on_kill=False)
     for error in ("Trigger failure", "Trigger timeout"):
         life.the_deferral_breaks(None, error)
@@ -270,18 +275,7 @@ def test_a_message_whose_answer_no_one_saw_before_the_time_was_up_is_no_success(
 
 
 def test_a_lost_session_is_said_once_even_if_the_start_after_it_is_not_reached() -> None:
-    life = Sessions()
-    life.begin_to_start(
-        "finish",
-        deferrable=False,
-        is_single_shot=False,
-        followups=0,
-        first_loss=None,
-        has_state_store=True,
-        on_ambiguous_start="fail",
-        on_lost_session="fail",
-        skew=0,
-    )
+    life = a_life("finish", deferrable=False, followups=0)
     life.a_try_runs(death=2, calls_on_kill=False)
     assert (life.mine_going(), life.told) == ({"s1"}, set())
     life.clear()
