@@ -331,7 +331,11 @@ SIBLING_HISTORIES: dict[str, tuple[list[Entry], list[str]]] = {
     "one takes a run that a person was given to look at": (
         [
             *of(1, attempt(0), started(1, 102, lost=True)),
-            *of(1, ended(10, "raised", said="cannot be distinguished") | {"error": "AgentRunStartAmbiguous"}),
+            *of(
+                1,
+                ended(10, "raised", said=f"Run 102 may be {promises.MAY_BE_RUNNING}.")
+                | {"error": "AgentRunStartAmbiguous"},
+            ),
             *of(1, attempt(20, 2), started(21, 103)),
             *TWO[:1],
             *of(0, ended(100, "returned", 102), state(100, "success")),
