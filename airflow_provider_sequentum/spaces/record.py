@@ -206,9 +206,8 @@ class SpaceRecord(JobRecord):
                 runs[result.agent_id] = known.updated(replaced=replaced).started(result.run_id)
                 further |= {result.agent_id: others} if others else {}
             elif result.success or is_old or (result.success is None and not result.error_message):
-                runs[result.agent_id] = (
-                    known  # started according to the response, which lacks the run id: search for it
-                )
+                # Started according to the response, which lacks the run id: it is searched for.
+                runs[result.agent_id] = known
             else:
                 refused[result.agent_id] = result.error_message or "the service states no reason"
         not_started = {agent: reason for agent, reason in refused.items() if agent not in runs}
