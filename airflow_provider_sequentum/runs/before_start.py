@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.jobs.siblings import PlannedStart
     from airflow_provider_sequentum.runs.record import RunConfig
 
-"""Maximum number of schedules that a message lists."""
-
 log = logging.getLogger(__name__)
 
 

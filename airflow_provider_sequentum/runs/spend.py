@@ -50,8 +50,6 @@ MAX_LOOKS = 20
 MAX_AGENTS = 50
 """Maximum number of agents in a space with a limit: each takes one request, and a key has 100 requests a minute."""
 
-"""Maximum number of agents that a message lists."""
-
 CREDIT = Decimal("0.000001")
 """The unit to which forecasts are rounded, so that their sum is exact."""
 

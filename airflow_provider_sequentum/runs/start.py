@@ -69,8 +69,6 @@ BUSY_DELAYS = (10.0, 20.0, 30.0)
 RESTART_REFUSALS = (400, 404, 405, 409, 422)
 """Status codes which mean that a run cannot be restarted, or that the service does not offer restarts."""
 
-"""Maximum number of runs that a message lists."""
-
 STEP_NAMES: Mapping[NextStep, str] = {
     NextStep.START: "Starting a new run",
     NextStep.STOP_AND_START: "Stopping it and starting a new run",

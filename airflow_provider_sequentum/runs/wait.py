@@ -37,8 +37,6 @@ MAX_LISTED_RUNS = 1000
 NOT_YET_FOUND_INTERVAL = 5.0
 """Seconds between two polls of a run that the service does not know yet."""
 
-"""Maximum number of runs that an error lists."""
-
 MAX_INTERVAL = 60.0
 """Maximum number of seconds between two polls of a run, unless the DAG author asks for more."""
 
