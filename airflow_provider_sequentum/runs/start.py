@@ -200,7 +200,8 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
         if not error.may_have_acted:
             # Nothing was started, so there is no run to search for.
             port.save(previous)
-            _claim(port, previous or record, is_answered=True)
+            # The run that a sibling finds may be an earlier one of this task, which it no longer knows.
+            _claim(port, previous or record, is_answered=not record.may_lack_runs)
             _announce(port, config, before)
             raise_if_busy(error)
             raise

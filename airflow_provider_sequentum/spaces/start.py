@@ -131,7 +131,7 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
         if not error.may_have_acted:
             # Nothing was started, so there is nothing to search for.
             port.save(previous)
-            claim_runs(port, previous or record)
+            claim_runs(port, previous or record, is_answered=not record.may_lack_runs)
             _announce(port, config, made)
             raise_if_busy(error)
             raise

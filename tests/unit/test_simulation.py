@@ -19,7 +19,7 @@ from tests.simulation.all_worlds import WORLDS, broken_promises, world_of
 from tests.simulation.faults import FAULTS, PACKAGE, Fault
 from tests.simulation.history import Entry, read, written
 from tests.simulation.sensor_world import SensorWorld
-from tests.simulation.sibling_world import SiblingsWorld
+from tests.simulation.sibling_world import DyingSiblingsWorld, SiblingsWorld
 from tests.simulation.worlds import (
     GivenSessionWorld,
     RestlessRunWorld,
@@ -64,6 +64,7 @@ ONCE_BROKEN = [
     (RestlessSpaceWorld, 1032956),
     (StartedSessionWorld, 10023834),
     (RestlessRunWorld, 10529579),
+    (DyingSiblingsWorld, 80209026),
 ]
 """Worlds and seeds whose history once broke a promise."""
 

@@ -1015,6 +1015,21 @@ def test_an_intent_that_an_earlier_attempt_left_is_lost_too_where_another_run_is
     assert worker.claimed[-1].has_lost_run
 
 
+@pytest.mark.parametrize("lost_by", [None, "a clear that wiped the record", "an ambiguous start"])
+def test_a_refused_start_does_not_settle_what_the_task_has_lost(
+    service: FakeService, worker: Worker, lost_by: str | None
+) -> None:
+    if lost_by == "an ambiguous start":
+        with suppress(AgentRunStartAmbiguous):
+            lose_the_start(worker, strangers=1)
+    service.faults["start"] = [(fakes.rate_limited, False)]
+    previous = None if worker.saved is None else RunRecord.from_json(worker.saved)
+    new = record_of(CONFIG, 3, may_lack_runs=lost_by == "a clear that wiped the record")
+    with pytest.raises(SequentumError):
+        acquire_run(worker, previous, new)
+    assert worker.claimed[-1].is_answered is (lost_by is None)
+
+
 @pytest.mark.parametrize(("on_ambiguous_start", "run_id"), [("adopt", 101), ("start", 102)])
 def test_the_author_may_decide_about_the_run_of_an_unanswered_sibling(
     service: FakeService, worker: Worker, on_ambiguous_start: str, run_id: int

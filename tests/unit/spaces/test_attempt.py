@@ -628,6 +628,23 @@ def test_what_a_cleared_task_may_have_lost_is_said_to_its_siblings(
     assert task.ti.pushed(CLAIM_KEY)["has_lost_run"] is True
 
 
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_refused_start_does_not_settle_what_the_task_has_lost(
+    service: FakeService, worker: Worker, task: FakeTask, is_lost: bool
+) -> None:
+    task.ti.map_index = 0
+    if is_lost:
+        service.start(7, by_stranger=True)
+        service.faults["run-all"] = [(fakes.response_lost, True)]
+        with pytest.raises(AgentRunStartAmbiguous):
+            run_through(worker, task)
+        task.clear()
+    service.faults["run-all"] = [(fakes.rate_limited, False)]
+    with pytest.raises(SequentumUnavailable):
+        run_through(worker, task)
+    assert task.ti.pushed(CLAIM_KEY)["is_answered"] is not is_lost
+
+
 @BOTH
 def test_a_start_that_left_nothing_is_repeated_by_the_next_attempt(
     service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
