@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -165,4 +164,4 @@ def test_the_service_s_time_comes_with_the_value(
 def test_both_clients_take_the_same_arguments(method: str) -> None:
     one, other = (inspect.signature(getattr(client, method)) for client in (SequentumClient, AsyncSequentumClient))
     assert one.parameters.keys() == other.parameters.keys() == {"self", "call", "budget_share", "within"}
-    assert asyncio.iscoroutinefunction(getattr(AsyncSequentumClient, method))
+    assert inspect.iscoroutinefunction(getattr(AsyncSequentumClient, method))
