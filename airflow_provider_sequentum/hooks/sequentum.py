@@ -328,7 +328,7 @@ class SequentumHook(SequentumConnection):
     def _parsed_form(self, encoding: object, delimiter: object) -> dict[str, Any]:
         return {
             "encoding": self._parsed("encoding", optional(parse_encoding, None), encoding),
-            "delimiter": self._parsed("delimiter", parse_delimiter, delimiter),
+            "delimiter": None if delimiter in (None, "") else self._parsed("delimiter", parse_delimiter, delimiter),
         }
 
     def _check_credit_limit(self, agent_id: int | str, limit: float | str | None, period: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from airflow_provider_sequentum.parameters import is_unset, shown
+from airflow_provider_sequentum.parameters import is_unset, parse_texts, shown
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -51,6 +51,24 @@ def check_destination(destination: object) -> str:
     return destination.removesuffix("/") if segments else destination
 
 
+def parse_place(value: object) -> str:
+    """Return the address of a file or folder, as :func:`check_destination` does.
+
+    :raises ValueError: the address is not reliable. The message shows no password.
+    """
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    try:
+        return check_destination(str(value) if isinstance(value, ObjectStoragePath) else value)
+    except ValueError as error:
+        raise ValueError(f"{without_password(value)!r:.500} cannot be used: {error}") from None
+
+
+def parse_places(value: object) -> list[str]:
+    """Return the addresses of one or several files or folders."""
+    return [parse_place(place) for place in parse_texts(value)]
+
+
 def _check_place(scheme: str | None, destination: str, bucket: str) -> None:
     if scheme is None:
         if not destination.startswith("/"):
@@ -72,7 +90,7 @@ def open_destination(destination: object, conn_id: str | None) -> ObjectStorageP
     """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    address = check_destination(str(destination) if isinstance(destination, ObjectStoragePath) else destination)
+    address = check_destination(destination)
     # Before Airflow 3.2, conn_id=None overrides the connection id in the address.
     options = {} if is_unset(conn_id) else {"conn_id": conn_id}
     try:
@@ -91,7 +109,7 @@ def open_named(name: str, path: object, conn_id: str | None) -> ObjectStoragePat
     try:
         return open_destination(path, conn_id)
     except ValueError as error:
-        raise ValueError(f"{name}={without_password(path)!r:.500} cannot be used: {error}") from error
+        raise ValueError(f"{name}: {without_password(path)!r:.500} cannot be used: {error}") from error
 
 
 def common_folder(paths: Sequence[str]) -> str:
