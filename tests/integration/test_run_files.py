@@ -896,7 +896,7 @@ class TestBadInput:
         monkeypatch.setattr(landing_module, "_local", full)
         with pytest.raises(RunFilesUnavailable, match="No space left on device") as raised:
             execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method="RemoveAllFiles"))
-        assert "untouched on the service" in str(raised.value)
+        assert "removed nothing from the service" in str(raised.value)
         assert visible(tmp_path) <= {MANIFEST_NAME, "empty.bin"}
         assert not sandbox.ledger.of_kind("delete")
 
