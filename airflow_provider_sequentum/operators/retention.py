@@ -106,12 +106,12 @@ class DeleteRunsOperator(BaseOperator):
         from airflow_provider_sequentum.hooks.port import ClientPort
         from airflow_provider_sequentum.runs.retention import Deletion, delete_old_runs
         from airflow_provider_sequentum.transfers.configurations import DeletionConfig
-        from airflow_provider_sequentum.transfers.destination import open_named
+        from airflow_provider_sequentum.transfers.destination import open_destination
         from airflow_provider_sequentum.transfers.landed_runs import find_landed_runs
 
         config = DeletionConfig.of(self, dry_run=self.is_dry_run)
         with value_errors_as_exceptions(config.fate):
-            folders = [open_named("manifests", each, config.storage_conn_id) for each in config.manifests]
+            folders = [open_destination(each, config.storage_conn_id) for each in config.manifests]
         older_than = timedelta(days=min(config.older_than_days, MAX_DAYS))
         landed = find_landed_runs(folders, config.agent_id)
 

@@ -153,13 +153,13 @@ class RunChangesOperator(BaseOperator):
 
 
 def _storage(config: ChangesConfig) -> PublishingStorage:
-    from airflow_provider_sequentum.transfers.destination import common_folder, open_named
+    from airflow_provider_sequentum.transfers.destination import common_folder, open_destination
     from airflow_provider_sequentum.transfers.landing import CHANGES_FOLDER
     from airflow_provider_sequentum.transfers.publishing import PublishingStorage
 
     conn_id = config.storage_conn_id
     for path in config.files:
-        open_named("files", path, conn_id)
+        open_destination(path, conn_id)
     folder = config.destination or f"{common_folder(config.files)}/{CHANGES_FOLDER}"
-    pointer = open_named("pointer", config.pointer, conn_id)
-    return PublishingStorage(pointer, open_named("destination", folder, conn_id), conn_id)
+    pointer = open_destination(config.pointer, conn_id)
+    return PublishingStorage(pointer, open_destination(folder, conn_id), conn_id)

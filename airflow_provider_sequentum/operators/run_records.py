@@ -189,21 +189,21 @@ def _pin(report: Report, conn_id: str) -> None:
 
 def _check(config: CheckConfig) -> Check:
     from airflow_provider_sequentum.quality.check import Check
-    from airflow_provider_sequentum.transfers.destination import common_folder, open_named
+    from airflow_provider_sequentum.transfers.destination import common_folder, open_destination
     from airflow_provider_sequentum.transfers.landing import CHECKED_FOLDER, LandingFolder, StoredFile
 
-    def folder(name: str, place: str) -> LandingFolder:
-        found = LandingFolder(open_named(name, place, config.storage_conn_id))
+    def folder(place: str) -> LandingFolder:
+        found = LandingFolder(open_destination(place, config.storage_conn_id))
         found.make()
         return found
 
     return Check(
         agent_id=config.agent_id,
         run_id=config.run_id,
-        files=[StoredFile(open_named("files", file, config.storage_conn_id)) for file in config.files],
+        files=[StoredFile(open_destination(file, config.storage_conn_id)) for file in config.files],
         contract=_contract(config),
-        profiles=None if config.profiles is None else folder("profiles", config.profiles),
-        destination=folder("destination", config.destination or f"{common_folder(config.files)}/{CHECKED_FOLDER}"),
+        profiles=None if config.profiles is None else folder(config.profiles),
+        destination=folder(config.destination or f"{common_folder(config.files)}/{CHECKED_FOLDER}"),
         on_drift=config.on_drift,
         learn_from=config.learn_from,
         encoding=config.encoding,
@@ -213,12 +213,12 @@ def _check(config: CheckConfig) -> Check:
 
 def _contract(config: CheckConfig) -> Contract:
     from airflow_provider_sequentum.quality.contract import parse_contract, parse_odcs, refused
-    from airflow_provider_sequentum.transfers.destination import open_named
+    from airflow_provider_sequentum.transfers.destination import open_destination
     from airflow_provider_sequentum.transfers.landing import storage_errors
 
     if config.contract_file is None:
         return parse_contract({} if config.contract is None else config.contract)
-    path = open_named("contract_file", config.contract_file, config.storage_conn_id)
+    path = open_destination(config.contract_file, config.storage_conn_id)
     with storage_errors(f"Could not read {path}", "Nothing was checked. A retry reads it again."):
         content = path.read_bytes()
     try:

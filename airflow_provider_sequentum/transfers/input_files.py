@@ -155,9 +155,9 @@ def _content(config: InputFileConfig, name: str) -> bytes:
 
 
 def _read(source: str, conn_id: str | None, limit: int) -> bytes:
-    from airflow_provider_sequentum.transfers.destination import open_named
+    from airflow_provider_sequentum.transfers.destination import open_destination
 
-    path = open_named("source", source, conn_id)
+    path = open_destination(source, conn_id)
     try:
         with path.open("rb") as stream:  # type: ignore[no-untyped-call]
             content: bytes = stream.read(limit + 1)

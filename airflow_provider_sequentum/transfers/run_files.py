@@ -140,13 +140,13 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.reporting.asset_events import add_extra
         from airflow_provider_sequentum.transfers.configurations import TransferConfig
-        from airflow_provider_sequentum.transfers.destination import open_named
+        from airflow_provider_sequentum.transfers.destination import open_destination
         from airflow_provider_sequentum.transfers.landing import LandingFolder
         from airflow_provider_sequentum.transfers.run_files_transfer import RunFilesTransfer
 
         config = TransferConfig.of(self)
         with value_errors_as_exceptions(config.fate):
-            folder = LandingFolder(open_named("destination", config.destination, config.storage_conn_id))
+            folder = LandingFolder(open_destination(config.destination, config.storage_conn_id))
             conversion = _conversion(config, folder)
         self._transfer = RunFilesTransfer(
             hook=SequentumConnection(config.sequentum_conn_id),
@@ -183,14 +183,14 @@ def _conversion(config: TransferConfig, folder: LandingFolder) -> Conversion | N
         return None
     from airflow_provider_sequentum.transfers.column_types import TypesFile
     from airflow_provider_sequentum.transfers.conversion import Conversion
-    from airflow_provider_sequentum.transfers.destination import open_named
+    from airflow_provider_sequentum.transfers.destination import open_destination
     from airflow_provider_sequentum.transfers.landing import MANIFEST_NAME
     from airflow_provider_sequentum.transfers.manifest import Form
 
     if config.schema_file is None:
         types_file = folder.path.parent / f"_sequentum_schema_agent-{config.agent_id}.json"
     else:
-        types_file = open_named("schema_file", config.schema_file, config.storage_conn_id)
+        types_file = open_destination(config.schema_file, config.storage_conn_id)
         if folder.name_here(types_file) == MANIFEST_NAME:
             raise ValueError(
                 f"schema_file={str(types_file)!r:.500} is the path of the files' manifest. Choose another name"
