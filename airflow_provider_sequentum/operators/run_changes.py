@@ -124,8 +124,7 @@ class RunChangesOperator(BaseOperator):
                 config.files,
                 key=config.key,
                 ignored=config.ignore_columns,
-                encoding=config.encoding,
-                delimiter=config.delimiter,
+                **config.text_options,
             )
         except RecordsUnreadable as error:
             raise RunRecordsUnreadable(f"The records cannot be compared. {error} Nothing was published.") from error

@@ -206,8 +206,7 @@ def _check(config: CheckConfig) -> Check:
         destination=folder(config.destination or f"{common_folder(config.files)}/{CHECKED_FOLDER}"),
         on_drift=config.on_drift,
         learn_from=config.learn_from,
-        encoding=config.encoding,
-        delimiter=config.delimiter,
+        text_options=config.text_options,
     )
 
 

@@ -15,13 +15,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import IO, Any
+from typing import IO, Any, Unpack
 
 from airflow_provider_sequentum.quality.engine import LandedPath, Table
 from airflow_provider_sequentum.quality.history import Folder
 from airflow_provider_sequentum.quality.judge import Removal, removed_rows
 from airflow_provider_sequentum.records.excel import SheetWriter
-from airflow_provider_sequentum.records.formats import TABLES, RecordsUnreadable, format_of, library
+from airflow_provider_sequentum.records.formats import TABLES, RecordsUnreadable, TextOptions, format_of, library
 from airflow_provider_sequentum.records.parquet import parquet_batches, parquet_schema, partition_of
 from airflow_provider_sequentum.records.reading import read_records
 from airflow_provider_sequentum.records.writing import ROW_GROUP, RowGroups, folder_of
@@ -84,8 +84,7 @@ def write_passed(
     removal: Removal,
     files: Sequence[LandedPath],
     folder: Folder,
-    encoding: str | None = None,
-    delimiter: str | None = None,
+    **options: Unpack[TextOptions],
 ) -> Passed:
     """Write the files without what is removed. A file appears when it is complete.
 
@@ -116,8 +115,10 @@ def write_passed(
                     _add_batch(pair, batch, good_schema.names, list(map(reason_of, rows)), list(map(blank_in, rows)))
                     row += batch.num_rows
             else:
-                pair = _Pair(stack, *(_record_file(folder, each, delimiter) for each in (name, bad_name)))
-                records = read_records(stream, file.name, encoding=encoding, delimiter=delimiter)
+                pair = _Pair(
+                    stack, *(_record_file(folder, each, options.get("delimiter")) for each in (name, bad_name))
+                )
+                records = read_records(stream, file.name, **options)
                 for row, record in enumerate(records, first):
                     _add_record(pair, record, removal.columns, reason_of(row), blank_in(row))
         paths.append(folder.where(name))

@@ -11,6 +11,7 @@ from airflow_provider_sequentum import parameters as p
 from airflow_provider_sequentum.api.choices import RemoveMethod
 from airflow_provider_sequentum.jobs.record import Configuration, Count, Flag, Id, Text, choice_of
 from airflow_provider_sequentum.records.columns import parse_type
+from airflow_provider_sequentum.records.formats import TextOptions
 from airflow_provider_sequentum.transfers.destination import parse_place, parse_places
 
 MAX_NAME_LENGTH = 200
@@ -81,6 +82,11 @@ class _ReadsText(Configuration):
     storage_conn_id: Text | None = None
     encoding: Encoding | None = None
     delimiter: Delimiter | None = None
+
+    @property
+    def text_options(self) -> TextOptions:
+        """How files with text are read."""
+        return {"encoding": self.encoding, "delimiter": self.delimiter}
 
 
 class TransferConfig(_ReadsText):
