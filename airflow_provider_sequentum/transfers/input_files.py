@@ -125,10 +125,7 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
         from airflow_provider_sequentum.transfers.configurations import InputFileConfig
 
         config = InputFileConfig.of(self)
-        ti = context["ti"]
-        suffix = ".csv" if config.source is None else PurePosixPath(config.source).suffix
-        map_index = int(getattr(ti, "map_index", -1))
-        name = config.file_name or stable_name(ti.dag_id, ti.task_id, map_index, suffix)
+        name = config.file_name or _default_name(config, context)
         with value_errors_as_exceptions(config.fate):
             content = _content(config, name)
         hook = SequentumConnection(config.sequentum_conn_id)
@@ -139,6 +136,12 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
             hook.close()
         self.log.info("Uploaded %r (%d bytes) to space %s.", name, len(content), space_id)
         return name
+
+
+def _default_name(config: InputFileConfig, context: Context) -> str:
+    suffix = ".csv" if config.source is None else PurePosixPath(config.source).suffix
+    ti = context["ti"]
+    return stable_name(ti.dag_id, ti.task_id, int(getattr(ti, "map_index", -1)), suffix)
 
 
 def _content(config: InputFileConfig, name: str) -> bytes:
