@@ -175,10 +175,8 @@ def parse_encoding(value: object) -> str:
     return encoding
 
 
-def parse_delimiter(value: object) -> str | None:
-    """Return the delimiter of CSV files; ``None`` if unset. White space, such as a tab, does not mean unset."""
-    if value is None or value == "":
-        return None
+def parse_delimiter(value: object) -> str:
+    """Return the delimiter of CSV files. White space, such as a tab, does not mean unset."""
     if not isinstance(value, str) or len(value) != 1 or value in _NO_DELIMITERS or ord(value) in _SURROGATES:
         raise ValueError(f"must be one character, no quote and no line break, not {shown(value)}")
     return value

@@ -132,7 +132,6 @@ class RequestBudget:
         self._answered: deque[float] = deque()
         self._paused_until = float("-inf")
         self._learnt_at = float("-inf")
-        self._refusals = 0
         self.pace = PollPace()
         self._pace_window = clock()
         self._polls_in_window = 0
@@ -216,11 +215,6 @@ class RequestBudget:
             by_hand = self._allowed(share, per_minute)
             return self._window / min(by_hand, self._allowed(at_pace, None))
 
-    @property
-    def refusals(self) -> int:
-        """How many requests of this process were refused with 429."""
-        return self._refusals
-
     def settle(
         self,
         headers: Mapping[str, str] | None = None,
@@ -244,7 +238,6 @@ class RequestBudget:
                 self._learnt_at = now
                 self._learn(headers)
             if refused_for is not None:
-                self._refusals += 1
                 self._hold_back(now, refused_for)
 
     def _allowed(self, share: float, per_minute: int | None) -> int:

@@ -68,11 +68,6 @@ class _Client:
         self._pipeline = Pipeline(settings)
         self._budget = budget_of(settings.origin, settings.api_key)
 
-    @property
-    def refusals(self) -> int:
-        """How many requests with this key were refused with 429 in this process."""
-        return self._budget.refusals
-
     def _seconds_until_turn(self, call: Call[Any], share: float, deadline: Deadline) -> float:
         """Return 0 if the request may be sent, and otherwise how long to sleep before checking again."""
         deadline.check(call)

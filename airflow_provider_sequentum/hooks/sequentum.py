@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.api.schedules import Schedule
     from airflow_provider_sequentum.hooks.port import ClientPort
+    from airflow_provider_sequentum.records.formats import TextOptions
     from airflow_provider_sequentum.runs.wait import WaitSpec
 
 T = TypeVar("T")
@@ -325,10 +326,10 @@ class SequentumHook(SequentumConnection):
         with value_errors_as_exceptions(f"Nothing was sent (connection {self.sequentum_conn_id!r})."):
             return parse_named(name, parse, value)
 
-    def _parsed_form(self, encoding: object, delimiter: object) -> dict[str, Any]:
+    def _parsed_form(self, encoding: object, delimiter: object) -> TextOptions:
         return {
             "encoding": self._parsed("encoding", optional(parse_encoding, None), encoding),
-            "delimiter": self._parsed("delimiter", parse_delimiter, delimiter),
+            "delimiter": None if delimiter in (None, "") else self._parsed("delimiter", parse_delimiter, delimiter),
         }
 
     def _check_credit_limit(self, agent_id: int | str, limit: float | str | None, period: str) -> None:

@@ -11,7 +11,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
@@ -78,25 +78,44 @@ class Stored(BaseModel):
 class Configuration(Stored):
     """The parameters of an operator, parsed once, before anything is sent."""
 
+    nothing_was: ClassVar[str] = "sent"
+    """What an operator does, for the message if a parameter is invalid."""
+
+    may_be_blank: ClassVar[frozenset[str]] = frozenset()
+    """Parameters for which white space is a value. For others, it means unset."""
+
     @model_validator(mode="before")
     @classmethod
     def _unset_means_default(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
-        return {name: value for name, value in values.items() if not parameters.is_unset(value)}
+        return {name: value for name, value in values.items() if not cls._is_unset(name, value)}
+
+    @classmethod
+    def _is_unset(cls, name: str, value: object) -> bool:
+        return parameters.is_unset(value) and (not value or name not in cls.may_be_blank)
 
     @classmethod
     def of(cls, parameters: object, **more: Any) -> Self:
         """Parse the attributes of an operator that have the names of the fields.
 
-        :raises SequentumRequestRefused: a parameter is invalid.
+        :raises SequentumRequestRefused: parameters are invalid. The message names all of them.
         """
         names = [name for name in cls.model_fields if hasattr(parameters, name)]
         try:
             return cls.model_validate({name: getattr(parameters, name) for name in names} | more)
         except ValidationError as error:
-            conn_id = shown(getattr(parameters, "sequentum_conn_id", None))
-            raise SequentumRequestRefused(f"{sentence_of(error)} Nothing was sent (connection {conn_id}).") from None
+            raise SequentumRequestRefused(f"{sentence_of(error)} {cls._fate(parameters)}") from None
+
+    @property
+    def fate(self) -> str:
+        """What became of the task's work if a parameter proves wrong: ``Nothing was sent (connection 'a').``."""
+        return self._fate(self)
+
+    @classmethod
+    def _fate(cls, parameters: object) -> str:
+        conn_id = getattr(parameters, "sequentum_conn_id", None)
+        return f"Nothing was {cls.nothing_was}{f' (connection {shown(conn_id)})' if conn_id is not None else ''}."
 
 
 class JobConfig(Configuration):
@@ -212,7 +231,7 @@ def sentence_of(error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False, include_context=False, include_input=False):
         name = ".".join(map(str, problem["loc"]))
-        message = problem["msg"].removeprefix("Value error, ")
+        message = "must be set" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
         lines.append(f"{name} {message}." if message.startswith("must") else f"{name}: {message}.".removeprefix(": "))
     return " ".join(lines)
 

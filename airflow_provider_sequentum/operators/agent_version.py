@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_sequentum.airflow_compat.task_attempt import map_index_of
-from airflow_provider_sequentum.exceptions import about_run, client_errors_as_exceptions, value_errors_as_exceptions
-from airflow_provider_sequentum.parameters import optional, parse_id, parse_named, parse_text
+from airflow_provider_sequentum.exceptions import about_run, client_errors_as_exceptions
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -62,20 +61,18 @@ class RestoreAgentVersionOperator(BaseOperator):
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.hooks.pins import move_pin
         from airflow_provider_sequentum.hooks.port import ClientPort
-        from airflow_provider_sequentum.runs.restore import restore_version
+        from airflow_provider_sequentum.runs.restore import RestoreConfig, restore_version
 
-        hook = SequentumConnection(self.sequentum_conn_id)
-        conn_id = hook.sequentum_conn_id
-        with value_errors_as_exceptions(f"Nothing was restored (connection {conn_id!r})."):
-            agent_id = parse_named("agent_id", parse_id, self.agent_id)
-            version = parse_named("version", parse_id, self.version)
-            reason = parse_named("reason", optional(parse_text, f"Restored version {version}."), self.reason)
+        config = RestoreConfig.of(self)
+        agent_id, version = config.agent_id, config.version
+        reason = config.reason or f"Restored version {version}."
+        hook = SequentumConnection(config.sequentum_conn_id)
         try:
-            with about_run(agent_id), client_errors_as_exceptions(conn_id):
+            with about_run(agent_id), client_errors_as_exceptions(config.sequentum_conn_id):
                 new = restore_version(ClientPort(hook), agent_id, version, reason, _mark(context))
         finally:
             hook.close()
-        move_pin(conn_id, agent_id, new)
+        move_pin(config.sequentum_conn_id, agent_id, new)
         return new
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, BaseOperator
 
@@ -16,15 +15,6 @@ from airflow_provider_sequentum.exceptions import (
     about_run,
     client_errors_as_exceptions,
     value_errors_as_exceptions,
-)
-from airflow_provider_sequentum.parameters import (
-    optional,
-    parse_choice,
-    parse_count,
-    parse_flag,
-    parse_id,
-    parse_named,
-    parse_texts,
 )
 
 if TYPE_CHECKING:
@@ -115,21 +105,15 @@ class DeleteRunsOperator(BaseOperator):
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.hooks.port import ClientPort
         from airflow_provider_sequentum.runs.retention import Deletion, delete_old_runs
-        from airflow_provider_sequentum.transfers.destination import open_named
+        from airflow_provider_sequentum.transfers.configurations import DeletionConfig
+        from airflow_provider_sequentum.transfers.destination import open_destination
         from airflow_provider_sequentum.transfers.landed_runs import find_landed_runs
 
-        hook = SequentumConnection(self.sequentum_conn_id)
-        conn_id = hook.sequentum_conn_id
-        with value_errors_as_exceptions(f"Nothing was deleted (connection {conn_id!r})."):
-            agent_id = parse_named("agent_id", parse_id, self.agent_id)
-            days = parse_named("older_than_days", parse_count, self.older_than_days)
-            parse_method = optional(partial(parse_choice, choices=RemoveMethod), "RemoveAllFiles")
-            method = cast("RemoveMethod", parse_named("remove_method", parse_method, self.remove_method))
-            dry_run = parse_named("dry_run", optional(parse_flag, default=True), self.is_dry_run)
-            manifests = parse_named("manifests", parse_texts, self.manifests)
-            folders = [open_named("manifests", each, self.storage_conn_id) for each in manifests]
-        older_than = timedelta(days=min(days, MAX_DAYS))
-        landed = find_landed_runs(folders, agent_id)
+        config = DeletionConfig.of(self, dry_run=self.is_dry_run)
+        with value_errors_as_exceptions(config.fate):
+            folders = [open_destination(each, config.storage_conn_id) for each in config.manifests]
+        older_than = timedelta(days=min(config.older_than_days, MAX_DAYS))
+        landed = find_landed_runs(folders, config.agent_id)
 
         def why_not_landed(run_id: int, listed: Sequence[RunFile]) -> str | None:
             reasons = [run.why_not(listed) for run in landed.get(run_id, [])]
@@ -137,10 +121,11 @@ class DeleteRunsOperator(BaseOperator):
                 return None
             return "; ".join(filter(None, reasons)) or "No manifest says that it is landed"
 
-        result = Deletion(agent_id, dry_run)
+        result = Deletion(config.agent_id, config.dry_run)
+        hook = SequentumConnection(config.sequentum_conn_id)
         try:
-            with about_run(agent_id), client_errors_as_exceptions(conn_id):
-                delete_old_runs(ClientPort(hook), result, older_than, method, why_not_landed)
+            with about_run(config.agent_id), client_errors_as_exceptions(config.sequentum_conn_id):
+                delete_old_runs(ClientPort(hook), result, older_than, config.remove_method, why_not_landed)
         except (Exception, AirflowTaskTimeout) as error:
             self._tell_what_is_gone(context, result, error)
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -13,22 +12,12 @@ from airflow_provider_sequentum.exceptions import (
     SequentumSkipped,
     value_errors_as_exceptions,
 )
-from airflow_provider_sequentum.parameters import (
-    OnUnchanged,
-    is_unset,
-    optional,
-    parse_choice,
-    parse_delimiter,
-    parse_encoding,
-    parse_named,
-    parse_text,
-    parse_texts,
-)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
+    from airflow_provider_sequentum.transfers.configurations import ChangesConfig
     from airflow_provider_sequentum.transfers.publishing import PublishingStorage
 
 CHANGES_KEY = "changes"
@@ -123,29 +112,30 @@ class RunChangesOperator(BaseOperator):
         from airflow_provider_sequentum.quality.published import publish_changes
         from airflow_provider_sequentum.records.formats import RecordsUnreadable
         from airflow_provider_sequentum.reporting.asset_events import add_extra
+        from airflow_provider_sequentum.transfers.configurations import ChangesConfig
 
-        with value_errors_as_exceptions("Nothing was compared."):
-            parse_on_unchanged = optional(partial(parse_choice, choices=OnUnchanged), "succeed")
-            on_unchanged = parse_named("on_unchanged", parse_on_unchanged, self.on_unchanged)
-            files, key = parse_named("files", parse_texts, self.files), parse_named("key", parse_texts, self.key)
-            ignored = parse_named("ignore_columns", optional(parse_texts, []), self.ignore_columns)
-            encoding = parse_named("encoding", optional(parse_encoding, None), self.encoding)
-            delimiter = parse_named("delimiter", parse_delimiter, self.delimiter)
-            storage = self._storage(files)
+        config = ChangesConfig.of(self)
+        with value_errors_as_exceptions(config.fate):
+            storage = _storage(config)
         try:
             publication = publish_changes(
-                storage, open_workspace, files, key=key, ignored=ignored, encoding=encoding, delimiter=delimiter
+                storage,
+                open_workspace,
+                config.files,
+                key=config.key,
+                ignored=config.ignore_columns,
+                **config.text_options,
             )
         except RecordsUnreadable as error:
             raise RunRecordsUnreadable(f"The records cannot be compared. {error} Nothing was published.") from error
         summary = publication.summary()
-        self._compared = storage, [*files, *publication.compared_with], summary
+        self._compared = storage, [*config.files, *publication.compared_with], summary
         context["ti"].xcom_push(key=CHANGES_KEY, value=summary)
         self.log.info(
             "Records: %d added, %d changed, %d removed, %d unchanged.",
             *(summary[name] for name in ("added", "changed", "removed", "unchanged")),
         )
-        if publication.changes.is_empty and on_unchanged == "skip":
+        if publication.changes.is_empty and config.on_unchanged == "skip":
             raise SequentumSkipped(f"None of {summary['unchanged']:,} records changed.")
         add_extra(context, summary)
         return summary
@@ -160,15 +150,15 @@ class RunChangesOperator(BaseOperator):
         written = {storage.open(path).path: summary[name] for name, path in summary["files"].items()}
         return changes_lineage([storage.open(path).path for path in read], written)
 
-    def _storage(self, files: Sequence[str]) -> PublishingStorage:
-        from airflow_provider_sequentum.transfers.destination import common_folder, open_named
-        from airflow_provider_sequentum.transfers.landing import CHANGES_FOLDER
-        from airflow_provider_sequentum.transfers.publishing import PublishingStorage
 
-        conn_id = parse_named("storage_conn_id", optional(parse_text, None), self.storage_conn_id)
-        beside = f"{common_folder(files)}/{CHANGES_FOLDER}"
-        folder = beside if is_unset(self.destination) else self.destination
-        for path in files:
-            open_named("files", path, conn_id)
-        pointer = open_named("pointer", self.pointer, conn_id)
-        return PublishingStorage(pointer, open_named("destination", folder, conn_id), conn_id)
+def _storage(config: ChangesConfig) -> PublishingStorage:
+    from airflow_provider_sequentum.transfers.destination import common_folder, open_destination
+    from airflow_provider_sequentum.transfers.landing import CHANGES_FOLDER
+    from airflow_provider_sequentum.transfers.publishing import PublishingStorage
+
+    conn_id = config.storage_conn_id
+    for path in config.files:
+        open_destination(path, conn_id)
+    folder = config.destination or f"{common_folder(config.files)}/{CHANGES_FOLDER}"
+    pointer = open_destination(config.pointer, conn_id)
+    return PublishingStorage(pointer, open_destination(folder, conn_id), conn_id)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -15,33 +15,21 @@ from airflow_provider_sequentum.exceptions import (
     about_run,
     value_errors_as_exceptions,
 )
-from airflow_provider_sequentum.parameters import (
-    OnDrift,
-    is_unset,
-    optional,
-    parse_choice,
-    parse_count,
-    parse_delimiter,
-    parse_encoding,
-    parse_flag,
-    parse_id,
-    parse_named,
-    parse_texts,
-)
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+    from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_sequentum.quality.check import Check
     from airflow_provider_sequentum.quality.contract import Contract
     from airflow_provider_sequentum.quality.report import Report
+    from airflow_provider_sequentum.transfers.configurations import CheckConfig
     from airflow_provider_sequentum.transfers.landing import LandingFolder
+
+log = logging.getLogger(__name__)
 
 RECORDS_KEY = "records_check"
 """XCom key of the report."""
-
-DEFAULT_LEARN_FROM = 20
 
 
 class CheckRunRecordsOperator(BaseOperator):
@@ -112,7 +100,7 @@ class CheckRunRecordsOperator(BaseOperator):
         contract_schema: str | None = None,
         profiles: str | None = None,
         on_drift: str | None = "fail",
-        learn_from: int | str | None = DEFAULT_LEARN_FROM,
+        learn_from: int | str | None = 20,
         destination: str | None = None,
         pin_version: bool | str = False,
         sequentum_conn_id: str = "sequentum_default",
@@ -137,7 +125,7 @@ class CheckRunRecordsOperator(BaseOperator):
         self.encoding = encoding
         self.delimiter = delimiter
         self.storage_conn_id = storage_conn_id
-        self._checked: tuple[Check, Report] | None = None
+        self._checked: tuple[CheckConfig, Report] | None = None
 
     def execute(self, context: Context) -> list[str]:
         """Check the records. Returns the paths that passed."""
@@ -145,109 +133,97 @@ class CheckRunRecordsOperator(BaseOperator):
         from airflow_provider_sequentum.quality.engine import open_workspace
         from airflow_provider_sequentum.records.formats import RecordsUnreadable
         from airflow_provider_sequentum.reporting.asset_events import add_extra
+        from airflow_provider_sequentum.transfers.configurations import CheckConfig
 
-        with value_errors_as_exceptions("Nothing was published."):
-            pins = parse_named("pin_version", optional(parse_flag, default=False), self.pin_version)
-            check = self._check()
+        config = CheckConfig.of(self)
+        with value_errors_as_exceptions(config.fate):
+            check = _check(config)
             with about_run(check.agent_id, check.run_id), open_workspace() as workspace:
                 try:
                     report = check_records(check, workspace)
                 except RecordsUnreadable as error:
                     message = f"The records cannot be checked. {error} Nothing was published."
                     raise RunRecordsUnreadable(message) from error
-        self._checked = check, report
+        self._checked = config, report
         for breach in report.breaches:
             self.log.warning("Run %s of agent %s: %s", report.run_id, report.agent_id, str(breach)[:2000])
         self.log.info("%s", report.sentence(was_compared=check.profiles is not None))
         context["ti"].xcom_push(key=RECORDS_KEY, value=report.summary())
         with about_run(check.agent_id, check.run_id):
             _raise_verdict(report)
-            if pins and report.verdict in ("passed", "accepted"):
-                self._pin(report)
+            if config.pin_version and report.verdict in ("passed", "accepted"):
+                _pin(report, config.sequentum_conn_id)
         add_extra(context, {RECORDS_KEY: report.summary()})
         return report.paths
 
     def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
         """Return what was read and what was found; called by the OpenLineage provider, if it is installed."""
         from airflow_provider_sequentum.reporting.lineage import check_lineage
+        from airflow_provider_sequentum.transfers.destination import open_destination
 
         if self._checked is None:
             return None
-        check, report = self._checked
-        read = [self._path("files", str(file)) for file in check.files]
-        written = [self._path("destination", path) for path in report.written]
+        config, report = self._checked
+        read, written = (
+            [open_destination(path, config.storage_conn_id) for path in paths]
+            for paths in (config.files, report.written)
+        )
         return check_lineage(read, written, report)
 
-    def _pin(self, report: Report) -> None:
-        from airflow_provider_sequentum.api import runs
-        from airflow_provider_sequentum.hooks.connection import SequentumConnection
-        from airflow_provider_sequentum.hooks.pins import move_pin
 
-        hook = SequentumConnection(self.sequentum_conn_id)
-        try:
-            version = hook.send(runs.status(report.agent_id, report.run_id)).config_version
-        finally:
-            hook.close()
-        if version is None:
-            self.log.warning("The service does not state the version of run %s. Nothing was pinned.", report.run_id)
-        else:
-            move_pin(hook.sequentum_conn_id, report.agent_id, version)
+def _pin(report: Report, conn_id: str) -> None:
+    from airflow_provider_sequentum.api import runs
+    from airflow_provider_sequentum.hooks.connection import SequentumConnection
+    from airflow_provider_sequentum.hooks.pins import move_pin
 
-    def _check(self) -> Check:
-        from airflow_provider_sequentum.quality.check import Check
-        from airflow_provider_sequentum.transfers.destination import common_folder
-        from airflow_provider_sequentum.transfers.landing import CHECKED_FOLDER, StoredFile
+    hook = SequentumConnection(conn_id)
+    try:
+        version = hook.send(runs.status(report.agent_id, report.run_id)).config_version
+    finally:
+        hook.close()
+    if version is None:
+        log.warning("The service does not state the version of run %s. Nothing was pinned.", report.run_id)
+    else:
+        move_pin(conn_id, report.agent_id, version)
 
-        if not self.files:
-            raise ValueError("files must name at least one landed file: the run delivered none")
-        files = parse_named("files", parse_texts, self.files)
-        learn_from = parse_named("learn_from", optional(parse_count, DEFAULT_LEARN_FROM), self.learn_from)
-        parse_on_drift = optional(partial(parse_choice, choices=OnDrift), "fail")
-        if not 5 <= learn_from <= 30:
-            raise ValueError(f"learn_from must be 5 to 30, not {learn_from}")
-        return Check(
-            agent_id=parse_named("agent_id", parse_id, self.agent_id),
-            run_id=parse_named("run_id", parse_id, self.run_id),
-            files=[StoredFile(self._path("files", file)) for file in files],
-            contract=self._contract(),
-            profiles=None if is_unset(self.profiles) else self._folder("profiles", self.profiles),
-            destination=self._folder(
-                "destination",
-                f"{common_folder(files)}/{CHECKED_FOLDER}" if is_unset(self.destination) else self.destination,
-            ),
-            on_drift=parse_named("on_drift", parse_on_drift, self.on_drift),
-            learn_from=learn_from,
-            encoding=parse_named("encoding", optional(parse_encoding, None), self.encoding),
-            delimiter=parse_named("delimiter", parse_delimiter, self.delimiter),
-        )
 
-    def _contract(self) -> Contract:
-        from airflow_provider_sequentum.quality.contract import parse_contract, parse_odcs, refused
-        from airflow_provider_sequentum.transfers.landing import storage_errors
+def _check(config: CheckConfig) -> Check:
+    from airflow_provider_sequentum.quality.check import Check
+    from airflow_provider_sequentum.transfers.destination import common_folder, open_destination
+    from airflow_provider_sequentum.transfers.landing import CHECKED_FOLDER, LandingFolder, StoredFile
 
-        if is_unset(self.contract_file):
-            return parse_contract({} if is_unset(self.contract) else self.contract)
-        if not is_unset(self.contract):
-            raise ValueError("contract and contract_file cannot both be given")
-        path = self._path("contract_file", self.contract_file)
-        with storage_errors(f"Could not read {path}", "Nothing was checked. A retry reads it again."):
-            content = path.read_bytes()
-        try:
-            return parse_odcs(content.decode(), None if is_unset(self.contract_schema) else self.contract_schema)
-        except UnicodeDecodeError as error:
-            raise refused(f"{path} is not UTF-8 text: {error}") from None
+    def folder(place: str) -> LandingFolder:
+        found = LandingFolder(open_destination(place, config.storage_conn_id))
+        found.make()
+        return found
 
-    def _path(self, name: str, path: object) -> ObjectStoragePath:
-        from airflow_provider_sequentum.transfers.destination import open_named
+    return Check(
+        agent_id=config.agent_id,
+        run_id=config.run_id,
+        files=[StoredFile(open_destination(file, config.storage_conn_id)) for file in config.files],
+        contract=_contract(config),
+        profiles=None if config.profiles is None else folder(config.profiles),
+        destination=folder(config.destination or f"{common_folder(config.files)}/{CHECKED_FOLDER}"),
+        on_drift=config.on_drift,
+        learn_from=config.learn_from,
+        text_options=config.text_options,
+    )
 
-        return open_named(name, path, self.storage_conn_id)
 
-    def _folder(self, name: str, path: object) -> LandingFolder:
-        from airflow_provider_sequentum.transfers.landing import LandingFolder
+def _contract(config: CheckConfig) -> Contract:
+    from airflow_provider_sequentum.quality.contract import parse_contract, parse_odcs, refused
+    from airflow_provider_sequentum.transfers.destination import open_destination
+    from airflow_provider_sequentum.transfers.landing import storage_errors
 
-        folder = LandingFolder(self._path(name, path))
-        folder.make()
-        return folder
+    if config.contract_file is None:
+        return parse_contract({} if config.contract is None else config.contract)
+    path = open_destination(config.contract_file, config.storage_conn_id)
+    with storage_errors(f"Could not read {path}", "Nothing was checked. A retry reads it again."):
+        content = path.read_bytes()
+    try:
+        return parse_odcs(content.decode(), config.contract_schema)
+    except UnicodeDecodeError as error:
+        raise refused(f"{path} is not UTF-8 text: {error}") from None
 
 
 def _raise_verdict(report: Report) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,15 +15,14 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
     about_run,
     client_errors_as_exceptions,
-    value_errors_as_exceptions,
 )
-from airflow_provider_sequentum.parameters import is_unset, parse_id, parse_named, plain, shown
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_sequentum.hooks.port import AttemptPort
     from airflow_provider_sequentum.jobs.record import Stored
+    from airflow_provider_sequentum.runs.schedules import SchedulesConfig
 
 S = TypeVar("S", bound="Stored")
 
@@ -39,18 +37,17 @@ class _AgentSchedulesOperator(BaseOperator):
     sequentum_conn_id: str
 
     @contextmanager
-    def _working(self, context: Context) -> Iterator[tuple[AttemptPort, int]]:
-        """Yield the port and the parsed id of the agent; errors become exceptions that name both."""
+    def _working(self, context: Context) -> Iterator[tuple[AttemptPort, SchedulesConfig]]:
+        """Yield the port and the parsed parameters; errors become exceptions that name the agent and the connection."""
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.hooks.port import AttemptPort
+        from airflow_provider_sequentum.runs.schedules import SchedulesConfig
 
-        hook = SequentumConnection(self.sequentum_conn_id)
-        conn_id = hook.sequentum_conn_id
-        with value_errors_as_exceptions(f"Nothing was sent (connection {conn_id!r})."):
-            agent_id = parse_named("agent_id", parse_id, self.agent_id)
+        config = SchedulesConfig.of(self)
+        hook = SequentumConnection(config.sequentum_conn_id)
         try:
-            with about_run(agent_id), client_errors_as_exceptions(conn_id):
-                yield AttemptPort(hook, context, TaskState(context, self.state_key)), agent_id
+            with about_run(config.agent_id), client_errors_as_exceptions(config.sequentum_conn_id):
+                yield AttemptPort(hook, context, TaskState(context, self.state_key)), config
         finally:
             hook.close()
 
@@ -111,8 +108,8 @@ class PauseAgentSchedulesOperator(_AgentSchedulesOperator):
                 self.agent_id,
                 self.agent_id,
             )
-        with self._working(context) as (port, agent_id):
-            return pause_schedules(port, agent_id, self._previous(context, PausedSchedules), task.max_tries)
+        with self._working(context) as (port, config):
+            return pause_schedules(port, config.agent_id, self._previous(context, PausedSchedules), task.max_tries)
 
 
 class ResumeAgentSchedulesOperator(_AgentSchedulesOperator):
@@ -156,19 +153,6 @@ class ResumeAgentSchedulesOperator(_AgentSchedulesOperator):
         """Resume the schedules. Returns their ids."""
         from airflow_provider_sequentum.runs.schedules import ResumedSchedules, resume_schedules
 
-        with value_errors_as_exceptions(f"Nothing was resumed (connection {shown(self.sequentum_conn_id)})."):
-            ids = parse_named("schedule_ids", _parse_ids, self.schedule_ids)
-        with self._working(context) as (port, agent_id):
-            previous = self._previous(context, ResumedSchedules)
-            return resume_schedules(port, agent_id, ids, previous, task_facts(context, self).max_tries)
-
-
-def _parse_ids(value: object) -> list[int]:
-    """Return ids given as a list, also the lazy one of an upstream task, or as JSON text."""
-    if is_unset(value):
-        return []
-    try:
-        ids = plain(json.loads(value) if isinstance(value, str) else value)
-        return [parse_id(number) for number in (ids if isinstance(ids, list) else [None])]
-    except (TypeError, ValueError):
-        raise ValueError(f"must be a list of ids, not {shown(value)}") from None
+        with self._working(context) as (port, config):
+            previous, ids = self._previous(context, ResumedSchedules), config.schedule_ids
+            return resume_schedules(port, config.agent_id, ids, previous, task_facts(context, self).max_tries)

@@ -13,7 +13,7 @@ from airflow_provider_sequentum.quality.judge import Breach, Judgement, judge
 from airflow_provider_sequentum.quality.passing import write_passed
 from airflow_provider_sequentum.quality.profile import Profile, compare, profile
 from airflow_provider_sequentum.quality.report import MAX_LINES, Report, page
-from airflow_provider_sequentum.records.formats import RecordsUnreadable
+from airflow_provider_sequentum.records.formats import RecordsUnreadable, TextOptions
 
 MAX_COLUMNS = 2_000
 """The maximum number of columns. In a table with more, values are probably used as column names."""
@@ -38,8 +38,7 @@ class Check:
     destination: Folder
     on_drift: str
     learn_from: int
-    encoding: str | None = None
-    delimiter: str | None = None
+    text_options: TextOptions
 
     @property
     def page_name(self) -> str:
@@ -55,7 +54,7 @@ def check_records(check: Check, workspace: Workspace) -> Report:
     :raises RecordsUnreadable: a file cannot be read or, if records have to be removed from it, written.
     """
     history = None if check.profiles is None else read_history(check.profiles, check.agent_id, check.run_id)
-    loaded = workspace.load(check.files, encoding=check.encoding, delimiter=check.delimiter)
+    loaded = workspace.load(check.files, **check.text_options)
     if len(loaded.columns) > MAX_COLUMNS:
         raise RecordsUnreadable(
             f"The records have {len(loaded.columns):,} columns, and at most {MAX_COLUMNS:,} are checked. "
@@ -100,7 +99,7 @@ def _learnt_breaches(check: Check, found: Profile, learnt: Sequence[Profile], is
 
 
 def _take_out(check: Check, table: Table, judgement: Judgement, report: Report) -> None:
-    passed = write_passed(table, judgement.removal, check.files, check.destination, check.encoding, check.delimiter)
+    passed = write_passed(table, judgement.removal, check.files, check.destination, **check.text_options)
     report.paths, report.quarantined, report.quarantined_records = passed.paths, passed.quarantined, passed.records
     report.written = [*passed.paths, *passed.quarantined]
     if passed.records == table.records:

@@ -16,10 +16,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, Unpack
 
 from airflow_provider_sequentum.exceptions import RunFilesUnavailable
-from airflow_provider_sequentum.records.formats import library
+from airflow_provider_sequentum.records.formats import TextOptions, library
 from airflow_provider_sequentum.records.reading import read_flat
 from airflow_provider_sequentum.records.writing import RowGroups
 
@@ -161,17 +161,9 @@ class Workspace:
     _parts: int = field(default=0, init=False)
     _tables: int = field(default=0, init=False)
 
-    def load(
-        self,
-        files: Iterable[LandedPath],
-        *,
-        encoding: str | None = None,
-        delimiter: str | None = None,
-    ) -> Table:
+    def load(self, files: Iterable[LandedPath], **options: Unpack[TextOptions]) -> Table:
         """Read files as one table. Columns with the same name are combined. The cells of CSV files are text.
 
-        :param encoding: the encoding of text files. Default: the one that the byte order mark indicates, else UTF-8.
-        :param delimiter: the delimiter of CSV files. Default: a comma, or a tab in ``.tsv`` files.
         :raises RecordsUnreadable: a file is not in the format of its suffix, or is damaged.
         :raises RunFilesUnavailable: the files exceed the limit for temporary disk space.
         :raises ImportError: the library for a format is not installed.
@@ -183,7 +175,7 @@ class Workspace:
             before = sum(source.records for source in sources)
             with tempfile.TemporaryFile(dir=self.folder) as copy:
                 size, sha256 = self._copy(file, copy)
-                batches = read_flat(copy, file.name, encoding=encoding, delimiter=delimiter)
+                batches = read_flat(copy, file.name, **options)
                 part = self.folder / "data" / f"{self._parts}.parquet"
                 self._parts += 1
                 columns, records = self._write(batches, part, names)

@@ -11,16 +11,17 @@ import io
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import IO, Any, Unpack
 
 from airflow_provider_sequentum.quality.engine import LandedPath, Table
 from airflow_provider_sequentum.quality.history import Folder
 from airflow_provider_sequentum.quality.judge import Removal, removed_rows
 from airflow_provider_sequentum.records.excel import SheetWriter
-from airflow_provider_sequentum.records.formats import TABLES, RecordsUnreadable, format_of, library
+from airflow_provider_sequentum.records.formats import TABLES, RecordsUnreadable, TextOptions, format_of, library
 from airflow_provider_sequentum.records.parquet import parquet_batches, parquet_schema, partition_of
 from airflow_provider_sequentum.records.reading import read_records
 from airflow_provider_sequentum.records.writing import ROW_GROUP, RowGroups, folder_of
@@ -33,6 +34,9 @@ QUARANTINE = "quarantine_"
 
 QUARANTINE_FOLDER = "_quarantine/"
 """The folder for such files if the files that passed are partitions. Readers of partitioned tables ignore it."""
+
+_Writing = AbstractContextManager[Callable[[Any], object]]
+"""Opens a file and returns the function that writes to it. The file appears when it is left without an error."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,7 @@ def write_passed(
     removal: Removal,
     files: Sequence[LandedPath],
     folder: Folder,
-    encoding: str | None = None,
-    delimiter: str | None = None,
+    **options: Unpack[TextOptions],
 ) -> Passed:
     """Write the files without what is removed. A file appears when it is complete.
 
@@ -101,20 +104,23 @@ def write_passed(
         bad_name = f"{QUARANTINE_FOLDER}{name}" if "/" in name else f"{QUARANTINE}{name}"
         with ExitStack() as stack:
             stream = stack.enter_context(file.open("rb"))
-            pair: _RecordFiles | _ParquetFiles
             if format_of(file.name) == "parquet":
-                schema, row = parquet_schema(stream, file.name), first
-                pair = _ParquetFiles(stack, folder, name, bad_name, schema, removal.columns)
+                good_schema, bad_schema = _schemas(parquet_schema(stream, file.name), removal.columns)
+                pair = _Pair(
+                    stack, _parquet_file(folder, name, good_schema), _parquet_file(folder, bad_name, bad_schema)
+                )
+                row = first
                 for batch in parquet_batches(stream, file.name):
                     rows = range(row, row + batch.num_rows)
-                    pair.add(batch, list(map(reason_of, rows)), list(map(blank_in, rows)))
+                    _add_batch(pair, batch, good_schema.names, list(map(reason_of, rows)), list(map(blank_in, rows)))
                     row += batch.num_rows
             else:
-                pair = _RecordFiles(stack, folder, name, bad_name, delimiter, removal.columns)
-                records = read_records(stream, file.name, encoding=encoding, delimiter=delimiter)
+                pair = _Pair(
+                    stack, *(_record_file(folder, each, options.get("delimiter")) for each in (name, bad_name))
+                )
+                records = read_records(stream, file.name, **options)
                 for row, record in enumerate(records, first):
-                    pair.add(record, reason_of(row), blank_in(row))
-            pair.end()
+                    _add_record(pair, record, removal.columns, reason_of(row), blank_in(row))
         paths.append(folder.where(name))
         if pair.has_bad:
             quarantined.append(folder.where(bad_name))
@@ -122,151 +128,93 @@ def write_passed(
     return Passed(paths, quarantined, len(bad))
 
 
-class _ParquetFiles:
-    """Writes the batches of a Parquet file to the file that passed and to the quarantine, with their types.
+class _Pair:
+    """The functions that write to the file that passed and to the one in quarantine, which the first record opens."""
 
-    :param schema: the schema of the batches.
-    :param dropped: columns that are removed.
-    """
+    def __init__(self, stack: ExitStack, good: _Writing, bad: _Writing) -> None:
+        self.write = stack.enter_context(good)
+        self._stack, self._bad = stack, bad
+        self.has_bad = False
 
-    def __init__(
-        self, stack: ExitStack, folder: Folder, name: str, bad_name: str, schema: Any, dropped: frozenset[str]
-    ) -> None:
-        self._arrow = library("pyarrow", "quality", "Checking records")
-        fields = [field.with_nullable(True) for field in schema]
-        kept = [field for field in fields if field.name not in dropped]
-        reason = self._arrow.field(REASON, self._arrow.string())
-        good_schema = self._arrow.schema(kept, metadata=schema.metadata)
-        bad_schema = self._arrow.schema([*fields, reason], metadata=schema.metadata)
-        self._kept = good_schema.names
-        self._good = _ParquetFile(_Whole(stack, folder, name), good_schema)
-        self._bad: _ParquetFile | None = None
-        self._open_bad: Callable[[], _ParquetFile] = lambda: _ParquetFile(_Whole(stack, folder, bad_name), bad_schema)
-
-    @property
-    def has_bad(self) -> bool:
-        """Whether there is a file in the quarantine."""
-        return self._bad is not None
-
-    def add(self, batch: Any, reasons: Sequence[str], blank: Sequence[Collection[str | None]]) -> None:
-        """Add a batch.
-
-        :param reasons: for each record, why it is quarantined; empty if it passes.
-        :param blank: for each record, the columns whose values are removed.
-        """
-        good = [place for place, reason in enumerate(reasons) if not reason]
-        columns = []
-        for column in self._kept:
-            places = [None if column in blank[place] else place for place in good]
-            columns.append(self._taken(batch.column(column), places))
-        self._good.write(columns)
-        if bad := [place for place, reason in enumerate(reasons) if reason]:
-            self._bad = self._bad or self._open_bad()
-            columns = [self._taken(column, bad) for column in batch.columns]
-            self._bad.write([*columns, [reasons[place] for place in bad]])
-
-    def end(self) -> None:
-        """Finish the files."""
-        self._good.end()
-        if self._bad is not None:
-            self._bad.end()
-
-    def _taken(self, column: Any, places: Sequence[int | None]) -> Any:
-        return column.take(self._arrow.array(places, self._arrow.int64()))  # None gives a null, in columns of any type
+    @cached_property
+    def write_bad(self) -> Callable[[Any], object]:
+        self.has_bad = True
+        return self._stack.enter_context(self._bad)
 
 
-class _ParquetFile:
-    """Writes columns to a Parquet file."""
-
-    def __init__(self, file: _Whole, schema: Any) -> None:
-        self._file, self._schema = file, schema
-        self._groups = RowGroups(file.local, schema, ROW_GROUP)
-
-    def write(self, columns: Sequence[Any]) -> None:
-        arrow = library("pyarrow", "quality", "Checking records")
-        self._groups.write(arrow.RecordBatch.from_arrays(columns, schema=self._schema))
-
-    def end(self) -> None:
-        self._groups.end()
-        self._file.end()
-
-
-class _Whole:
-    """A file that is written locally, and copied into the folder when it is complete."""
-
-    def __init__(self, stack: ExitStack, folder: Folder, name: str) -> None:
-        self._stream = stack.enter_context(folder.write(name))
-        self.local = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
-
-    def end(self) -> None:
-        self.local.seek(0)
-        shutil.copyfileobj(self.local, self._stream)
-
-
-class _RecordFiles:
-    """Writes the records of a file to the file that passed and to the quarantine, in the format of its name.
+def _add_record(
+    pair: _Pair, record: dict[str, Any], dropped: Collection[str], reason: str, blank: Collection[str | None]
+) -> None:
+    """Write a record.
 
     :param dropped: columns that are removed.
+    :param reason: why the record is quarantined; empty if it passes.
+    :param blank: the columns whose values are removed.
     """
-
-    def __init__(
-        self,
-        stack: ExitStack,
-        folder: Folder,
-        name: str,
-        bad_name: str,
-        delimiter: str | None,
-        dropped: frozenset[str],
-    ) -> None:
-        def open_file(name: str) -> _SheetFile | _TextFile:
-            if format_of(name) == "xlsx":
-                return _SheetFile(stack, _Whole(stack, folder, name), name)
-            return _TextFile(stack.enter_context(folder.write(name)), name, delimiter)
-
-        self._dropped = dropped
-        self._good = open_file(name)
-        self._bad: _SheetFile | _TextFile | None = None
-        self._open_bad: Callable[[], _SheetFile | _TextFile] = lambda: open_file(bad_name)
-
-    @property
-    def has_bad(self) -> bool:
-        """Whether there is a file in the quarantine."""
-        return self._bad is not None
-
-    def add(self, record: dict[str, Any], reason: str, blank: Collection[str | None]) -> None:
-        """Add a record.
-
-        :param reason: why it is quarantined; empty if it passes.
-        :param blank: the columns whose values are removed.
-        """
-        if reason:
-            self._bad = self._bad or self._open_bad()
-            self._bad.write({**record, REASON: reason})
-            return
-        gap = "" if all(isinstance(value, str) for value in record.values()) else None
-        kept = {name: gap if name in blank else value for name, value in record.items() if name not in self._dropped}
-        self._good.write(kept)
-
-    def end(self) -> None:
-        """Finish the files."""
-        self._good.end()
-        if self._bad is not None:
-            self._bad.end()
+    if reason:
+        pair.write_bad({**record, REASON: reason})
+        return
+    gap = "" if all(isinstance(value, str) for value in record.values()) else None
+    pair.write({name: gap if name in blank else value for name, value in record.items() if name not in dropped})
 
 
-class _SheetFile:
-    """Writes records to a workbook."""
+def _add_batch(
+    pair: _Pair, batch: Any, kept: Sequence[str], reasons: Sequence[str], blank: Sequence[Collection[str | None]]
+) -> None:
+    """Write a batch of a Parquet file; the other parameters are those of :func:`_add_record`, for each record."""
+    arrow = library("pyarrow", "quality", "Checking records")
 
-    def __init__(self, stack: ExitStack, file: _Whole, name: str) -> None:
-        self._file = file
-        self._sheet = stack.enter_context(SheetWriter(file.local, name))
+    def taken(column: Any, places: Sequence[int | None]) -> Any:
+        return column.take(arrow.array(places, arrow.int64()))  # None gives a null, in columns of any type
 
-    def write(self, record: dict[str, Any]) -> None:
-        self._sheet.write(record)
+    good = [place for place, reason in enumerate(reasons) if not reason]
+    pair.write(
+        [taken(batch.column(name), [None if name in blank[place] else place for place in good]) for name in kept]
+    )
+    if bad := [place for place, reason in enumerate(reasons) if reason]:
+        pair.write_bad([*(taken(column, bad) for column in batch.columns), [reasons[place] for place in bad]])
 
-    def end(self) -> None:
-        self._sheet.end()
-        self._file.end()
+
+def _schemas(schema: Any, dropped: Collection[str]) -> tuple[Any, Any]:
+    """Return the schemas of the Parquet file that passed and of the one in quarantine."""
+    arrow = library("pyarrow", "quality", "Checking records")
+    fields = [field.with_nullable(True) for field in schema]
+    kept = [field for field in fields if field.name not in dropped]
+    reason = arrow.field(REASON, arrow.string())
+    return arrow.schema(kept, metadata=schema.metadata), arrow.schema([*fields, reason], metadata=schema.metadata)
+
+
+@contextmanager
+def _whole(folder: Folder, name: str) -> Iterator[IO[bytes]]:
+    """Yield a local file, which is copied into the folder when it is complete."""
+    with folder.write(name) as stream, tempfile.TemporaryFile() as local:
+        yield local
+        local.seek(0)
+        shutil.copyfileobj(local, stream)
+
+
+@contextmanager
+def _parquet_file(folder: Folder, name: str, schema: Any) -> Iterator[Callable[[Any], object]]:
+    """Yield the function that writes columns to a Parquet file."""
+    batch_of = library("pyarrow", "quality", "Checking records").RecordBatch.from_arrays
+    with _whole(folder, name) as local:
+        groups = RowGroups(local, schema, ROW_GROUP)
+        yield lambda columns: groups.write(batch_of(columns, schema=schema))
+        groups.end()
+
+
+@contextmanager
+def _record_file(folder: Folder, name: str, delimiter: str | None) -> Iterator[Callable[[Any], object]]:
+    """Yield the function that writes a record to a workbook or text file, in the format of its name."""
+    if format_of(name) == "xlsx":
+        with _whole(folder, name) as local, SheetWriter(local, name) as sheet:
+            yield sheet.write
+            sheet.end()
+    else:
+        with folder.write(name) as stream:
+            text = _TextFile(stream, name, delimiter)
+            yield text.write
+            text.end()
 
 
 class _TextFile:

@@ -271,19 +271,17 @@ class Profile(_Part):
         return (self.model_dump_json(indent=1, exclude_defaults=True) + "\n").encode()
 
 
-def profile(
-    table: Table, *, agent_id: int, run_id: int, key: Sequence[str] = (), filled: Sequence[int] | None = None
-) -> Profile:
+def profile(table: Table, *, agent_id: int, run_id: int, filled: Sequence[int], key: Sequence[str] = ()) -> Profile:
     """Return the profile of a table.
 
+    :param filled: for each column, the number of records that have a value.
     :param key: the columns that identify a record, for the comparison with other runs.
-    :param filled: for each column, the number of records that have a value. Default: it is counted.
     """
     rows = _sample(table)
     if not rows:
         return Profile(agent_id=agent_id, run_id=run_id, records=0, rows=0, key=list(key))
     _cells(table)
-    columns = _columns(table, _filled(table) if filled is None else filled)
+    columns = _columns(table, filled)
     duplicates, fingerprint = _whole_rows(table, rows)
     return Profile(
         agent_id=agent_id,
@@ -365,11 +363,6 @@ def _columns(table: Table, filled_records: Sequence[int]) -> dict[str, ColumnPro
             **distributions.get(c, {}),
         )
     return columns
-
-
-def _filled(table: Table) -> Sequence[int]:
-    counts = ", ".join(f"count(*) FILTER ({has_value(f'c{number}')})" for number in range(len(table.names)))
-    return table.query(f"SELECT {counts} FROM {{table}}")[0]
 
 
 _DISTRIBUTIONS = {

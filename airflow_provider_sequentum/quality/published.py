@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, Unpack
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -19,6 +19,7 @@ from airflow_provider_sequentum.api.text import safe_text
 from airflow_provider_sequentum.exceptions import RunFilesUnavailable
 from airflow_provider_sequentum.quality.changes import Changes, Comparison, not_comparable
 from airflow_provider_sequentum.quality.engine import LandedPath, Source, Table, Workspace
+from airflow_provider_sequentum.records.formats import TextOptions
 
 CHANGES = ("added", "changed", "removed")
 
@@ -167,11 +168,10 @@ def publish_changes(
     *,
     key: Sequence[str],
     ignored: Sequence[str],
-    **options: Any,
+    **options: Unpack[TextOptions],
 ) -> Publication:
     """Compare a run's files with those that were published last, write the changes, and move the pointer.
 
-    :param options: options for reading text files; see :meth:`~.engine.Workspace.load`.
     :raises RunRecordsNotComparable: the records have no valid key, or do not match the pointer. Nothing was published.
     :raises RunFilesUnavailable: another run was published at the same time. A retry compares with it.
     """
@@ -200,7 +200,7 @@ def publish_changes(
     return Publication(changes, base.paths if base else [], written)
 
 
-def _load(port: PublishingPort, workspace: Workspace, base: Published, options: dict[str, Any]) -> Table:
+def _load(port: PublishingPort, workspace: Workspace, base: Published, options: TextOptions) -> Table:
     table = workspace.load(map(port.open, base.paths), **options)
     for source, file in zip(table.sources, base.files, strict=True):
         if source.sha256 != file.sha256:

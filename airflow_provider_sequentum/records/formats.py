@@ -6,7 +6,7 @@ import codecs
 import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, TypedDict
 
 from airflow_provider_sequentum.api.text import one_line
 
@@ -34,6 +34,17 @@ _BYTE_ORDER_MARKS = {
 _MAX_REASON_LENGTH = 3_000
 """In bytes: an exception of the task that includes the reason is not cut off as a log line."""
 _JSON_OBJECT = re.compile(rb'(\[\s*)?\{\s*("|\})')
+
+
+class TextOptions(TypedDict, total=False):
+    """What is not in the name of a text file.
+
+    :param encoding: the encoding. Default: the one that the byte order mark indicates, else UTF-8.
+    :param delimiter: the delimiter of a CSV file. Default: a comma, or a tab in ``.tsv`` files.
+    """
+
+    encoding: str | None
+    delimiter: str | None
 
 
 class RecordsUnreadable(ValueError):

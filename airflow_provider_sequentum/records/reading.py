@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Any, Unpack
 
 from airflow_provider_sequentum.records.arrow import batches_of, text_batches
 from airflow_provider_sequentum.records.excel import read_excel
@@ -13,6 +13,7 @@ from airflow_provider_sequentum.records.formats import (
     LARGEST_RECORD,
     TABLES,
     RecordsUnreadable,
+    TextOptions,
     check_head,
     encoding_of,
     format_of,
@@ -79,29 +80,22 @@ def read_arrow(
     yield from batches_of(read, name, is_text=kind in TABLES)
 
 
-def read_flat(
-    file: IO[bytes],
-    name: str,
-    *,
-    encoding: str | None = None,
-    delimiter: str | None = None,
-) -> Iterator[Any]:
+def read_flat(file: IO[bytes], name: str, **options: Unpack[TextOptions]) -> Iterator[Any]:
     """Yield the records of a file as :func:`read_arrow` does, but with flat columns; see :mod:`~.records.flat`.
 
     The cells of a CSV file stay text, so it is read once.
     """
     kind = format_of(name)
     if kind in TABLES:
-        text = _text(file, name, kind, encoding, LARGEST_RECORD)
-        yield from text_batches(read_rows(text, delimiter_of(kind, delimiter, name)))
+        text = _text(file, name, kind, options.get("encoding"), LARGEST_RECORD)
+        yield from text_batches(read_rows(text, delimiter_of(kind, options.get("delimiter"), name)))
         return
 
     def read() -> Iterator[dict[str, Any]]:
         file.seek(0)
-        return flat_records(read_records(file, name, encoding=encoding, delimiter=delimiter))
+        return flat_records(read_records(file, name, **options))
 
-    is_parquet = kind == "parquet"
-    batches = read_arrow(file, name, encoding=encoding) if is_parquet else batches_of(read, name, is_text=False)
+    batches = read_arrow(file, name) if kind == "parquet" else batches_of(read, name, is_text=False)
     yield from map(flat_batch, batches)
 
 

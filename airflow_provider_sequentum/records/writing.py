@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
@@ -19,7 +19,7 @@ from urllib.parse import quote
 from airflow_provider_sequentum.records.arrow import as_text, chunks, column_types
 from airflow_provider_sequentum.records.columns import Misfit, arrow_type, type_of_parquet, typed_array
 from airflow_provider_sequentum.records.flat import flat_records
-from airflow_provider_sequentum.records.formats import TABLES, RecordsUnreadable, format_of, library
+from airflow_provider_sequentum.records.formats import TABLES, RecordsUnreadable, TextOptions, format_of, library
 from airflow_provider_sequentum.records.parquet import PARTITION, parquet_schema, stated_columns
 from airflow_provider_sequentum.records.reading import read_records
 
@@ -46,18 +46,16 @@ class RecordFile:
 
     :param path: the path of the file.
     :param name: the name of the file, whose suffix determines the format.
-    :param encoding: the encoding of a text file. Default: the one that the byte order mark indicates, else UTF-8.
-    :param delimiter: the delimiter of a CSV file. Default: a comma, or a tab in ``.tsv`` files.
+    :param options: for a text file.
     """
 
     path: Path
     name: str
-    encoding: str | None = None
-    delimiter: str | None = None
+    options: TextOptions = field(default_factory=TextOptions)
 
     def records(self, file: IO[bytes]) -> Iterator[dict[str, Any]]:
         """Yield the records, with flat columns."""
-        return flat_records(read_records(file, self.name, encoding=self.encoding, delimiter=self.delimiter))
+        return flat_records(read_records(file, self.name, **self.options))
 
     def types(self) -> dict[str, str | None]:
         """Return the type of the values of each column, in the form that :func:`~.columns.choose_types` takes.

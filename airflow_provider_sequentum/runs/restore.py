@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused, SequentumUnavailable
+from airflow_provider_sequentum.jobs.record import Configuration, Id, Text
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.versions import MAX_NAMED
 
@@ -24,6 +25,17 @@ MAX_REASON_LENGTH = 1000
 """Maximum characters of the reason that is stored with a restored version, followed by the mark of the task."""
 
 log = logging.getLogger(__name__)
+
+
+class RestoreConfig(Configuration):
+    """The parameters of :class:`~airflow_provider_sequentum.operators.agent_version.RestoreAgentVersionOperator`."""
+
+    nothing_was: ClassVar[str] = "restored"
+
+    sequentum_conn_id: Text = "sequentum_default"
+    agent_id: Id
+    version: Id
+    reason: Text | None = None
 
 
 def restore_version(port: Sender, agent_id: int, version: int, reason: str, mark: str) -> int:

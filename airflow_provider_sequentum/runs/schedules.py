@@ -9,16 +9,20 @@ Based on https://docs.sequentum.com/concepts/schedules.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BeforeValidator
 
 from airflow_provider_sequentum.api import schedules
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import SequentumUnavailable
-from airflow_provider_sequentum.jobs.record import Stored
+from airflow_provider_sequentum.jobs.record import Configuration, Id, Stored, Text
 from airflow_provider_sequentum.jobs.stop import MAX_REQUEST_SECONDS
+from airflow_provider_sequentum.parameters import parse_id, plain, shown
 from airflow_provider_sequentum.runs.describe import counted
 
 if TYPE_CHECKING:
@@ -30,6 +34,26 @@ RETURN_VALUE_KEY = "return_value"
 """The XCom of a task's return value. The task pushes it before it has succeeded, too."""
 
 log = logging.getLogger(__name__)
+
+
+def _parse_ids(value: object) -> list[int]:
+    """Return ids given as a list, also the lazy one of an upstream task, or as JSON text."""
+    try:
+        ids = plain(json.loads(value) if isinstance(value, str) else value)
+        return [parse_id(number) for number in (ids if isinstance(ids, list) else [None])]
+    except (TypeError, ValueError):
+        raise ValueError(f"must be a list of ids, not {shown(value)}") from None
+
+
+class SchedulesConfig(Configuration):
+    """The parameters of the operators that pause and resume the schedules of an agent.
+
+    :param schedule_ids: the schedules to resume.
+    """
+
+    sequentum_conn_id: Text = "sequentum_default"
+    agent_id: Id
+    schedule_ids: Annotated[tuple[int, ...], BeforeValidator(_parse_ids)] = ()
 
 
 class PausedSchedules(Stored):

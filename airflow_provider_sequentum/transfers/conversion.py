@@ -15,7 +15,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
 )
 from airflow_provider_sequentum.records.columns import choose_types
-from airflow_provider_sequentum.records.formats import RecordsUnreadable, format_of, library
+from airflow_provider_sequentum.records.formats import RecordsUnreadable, TextOptions, format_of, library
 from airflow_provider_sequentum.records.writing import RecordFile, write_parquet
 from airflow_provider_sequentum.runs.describe import comma_list
 from airflow_provider_sequentum.transfers.manifest import LandedFile, Manifest
@@ -136,8 +136,8 @@ class Conversion:
         return Converted(published, without_records, before, chosen)
 
     def _source(self, file: Fetched) -> RecordFile:
-        # A tab is a delimiter, though it is blank.
-        return RecordFile(file.path, source_name(file.entry), self.form.encoding, self.form.delimiter)
+        options: TextOptions = {"encoding": self.form.encoding, "delimiter": self.form.delimiter}
+        return RecordFile(file.path, source_name(file.entry), options)
 
 
 def is_converted(file: RunFile) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from airflow_provider_sequentum.parameters import is_unset, shown
+from airflow_provider_sequentum.parameters import is_unset, parse_texts, shown
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -51,6 +51,24 @@ def check_destination(destination: object) -> str:
     return destination.removesuffix("/") if segments else destination
 
 
+def parse_place(value: object) -> str:
+    """Return the address of a file or folder, as :func:`check_destination` does.
+
+    :raises ValueError: the address is not reliable. The message shows no password.
+    """
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    try:
+        return check_destination(str(value) if isinstance(value, ObjectStoragePath) else value)
+    except ValueError as error:
+        raise ValueError(f"{without_password(value)!r:.500} cannot be used: {error}") from None
+
+
+def parse_places(value: object) -> list[str]:
+    """Return the addresses of one or several files or folders."""
+    return [parse_place(place) for place in parse_texts(value)]
+
+
 def _check_place(scheme: str | None, destination: str, bucket: str) -> None:
     if scheme is None:
         if not destination.startswith("/"):
@@ -65,33 +83,25 @@ def _check_place(scheme: str | None, destination: str, bucket: str) -> None:
 
 
 def open_destination(destination: object, conn_id: str | None) -> ObjectStoragePath:
-    """Return the folder at a destination.
+    """Return the file or folder at an address.
 
-    :param conn_id: the parameter ``storage_conn_id``. It is unset if the destination contains the connection.
-    :raises ValueError: the destination is refused, or Airflow has no file system for it.
+    :param conn_id: the parameter ``storage_conn_id``. It is unset if the address contains the connection.
+    :raises ValueError: the address is refused, or Airflow has no file system for it.
     """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    address = check_destination(str(destination) if isinstance(destination, ObjectStoragePath) else destination)
+    address = parse_place(destination)
     # Before Airflow 3.2, conn_id=None overrides the connection id in the address.
     options = {} if is_unset(conn_id) else {"conn_id": conn_id}
     try:
-        folder = ObjectStoragePath(address, **options)
-        folder.fs  # noqa: B018 - the file system is looked up on first access
+        path = ObjectStoragePath(address, **options)
+        path.fs  # noqa: B018 - the file system is looked up on first access
     except (ValueError, ImportError) as error:
-        raise ValueError(f"{error}. The Airflow provider of this storage may not be installed on the worker") from error
-    return folder
-
-
-def open_named(name: str, path: object, conn_id: str | None) -> ObjectStoragePath:
-    """Return the path in the parameter ``name``, as :func:`open_destination` does.
-
-    :raises ValueError: the path cannot be used. The message starts with ``name`` and does not end with a period.
-    """
-    try:
-        return open_destination(path, conn_id)
-    except ValueError as error:
-        raise ValueError(f"{name}={without_password(path)!r:.500} cannot be used: {error}") from error
+        raise ValueError(
+            f"{address!r:.500} cannot be used: {error}. The Airflow provider of this storage may not be installed on "
+            "the worker"
+        ) from error
+    return path
 
 
 def common_folder(paths: Sequence[str]) -> str:

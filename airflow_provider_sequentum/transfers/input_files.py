@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
@@ -20,22 +20,13 @@ from airflow_provider_sequentum.exceptions import (
     client_errors_as_exceptions,
     value_errors_as_exceptions,
 )
-from airflow_provider_sequentum.parameters import (
-    is_unset,
-    optional,
-    parse_count,
-    parse_encoding,
-    parse_id,
-    parse_named,
-    parse_text,
-    plain,
-    shown,
-)
+from airflow_provider_sequentum.parameters import plain, shown
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_sequentum.hooks.connection import SequentumConnection
+    from airflow_provider_sequentum.transfers.configurations import InputFileConfig
 
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 """The service does not document a limit. A file is held in memory while it is uploaded."""
@@ -46,9 +37,6 @@ DEFAULT_ROWS = 1000
 DEFAULT_PARAMETERS_BYTES = 64 * 1024
 """The maximum size in bytes of the input parameters of one run. Airflow stores them in its database several times."""
 
-MAX_NAME_LENGTH = 200
-"""The maximum length of a file name, in characters."""
-
 TEXT_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".json", ".ndjson", ".jsonl", ".xml"})
 """Suffixes of files whose encoding is checked."""
 
@@ -58,7 +46,6 @@ ROW_SUFFIXES = (".csv", ".ndjson", ".jsonl", ".json")
 MAGIC = {".xlsx": b"PK", ".parquet": b"PAR1"}
 """The bytes that a file with this suffix has to start with."""
 
-_NOT_IN_A_NAME = re.compile(r"[\\/\x00-\x1f\x7f\ud800-\udfff]")
 _NOT_IN_A_STEM = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -135,59 +122,55 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
         """Upload the file and return its name."""
         from airflow_provider_sequentum.api import spaces
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
+        from airflow_provider_sequentum.transfers.configurations import InputFileConfig
 
-        hook = SequentumConnection(self.sequentum_conn_id)
-        with value_errors_as_exceptions(f"Nothing was uploaded (connection {hook.sequentum_conn_id!r})."):
-            if is_unset(self.source) is is_unset(self.rows):
-                raise ValueError("Give either source or rows")
-            if is_unset(self.space_id) is is_unset(self.agent_id):
-                raise ValueError("Give either space_id or agent_id")
-            owner = "space_id" if is_unset(self.agent_id) else "agent_id"
-            owner_id = parse_named(owner, parse_id, getattr(self, owner))
-            name = self._name(context)
-            content = self._content(name)
+        config = InputFileConfig.of(self)
+        name = config.file_name or _default_name(config, context)
+        with value_errors_as_exceptions(config.fate):
+            content = _content(config, name)
+        hook = SequentumConnection(config.sequentum_conn_id)
         try:
-            space_id = owner_id if owner == "space_id" else _space_of(owner_id, hook)
+            space_id = config.space_id or _space_of(cast("int", config.agent_id), hook)
             hook.send(spaces.upload_input_file(space_id, name, content))
         finally:
             hook.close()
         self.log.info("Uploaded %r (%d bytes) to space %s.", name, len(content), space_id)
         return name
 
-    def _name(self, context: Context) -> str:
-        if not is_unset(self.file_name):
-            return parse_named("file_name", parse_file_name, self.file_name)
-        suffix = ".csv" if is_unset(self.source) else PurePosixPath(str(self.source)).suffix
-        ti = context["ti"]
-        return stable_name(ti.dag_id, ti.task_id, int(getattr(ti, "map_index", -1)), suffix)
 
-    def _content(self, name: str) -> bytes:
-        encoding = parse_named("encoding", optional(parse_encoding, "utf-8"), self.encoding)
-        limit = parse_named("max_bytes", optional(parse_count, DEFAULT_MAX_BYTES), self.max_bytes)
-        if is_unset(self.source):
-            content = rows_as_file(self.rows, name, encoding)
-            if len(content) > limit:
-                raise ValueError(f"The file with the rows has {len(content)} bytes, more than max_bytes={limit}")
-        else:
-            content = self._read(limit)
-        check_content(content, name, encoding)
-        return content
+def _default_name(config: InputFileConfig, context: Context) -> str:
+    suffix = ".csv" if config.source is None else PurePosixPath(config.source).suffix
+    ti = context["ti"]
+    return stable_name(ti.dag_id, ti.task_id, int(getattr(ti, "map_index", -1)), suffix)
 
-    def _read(self, limit: int) -> bytes:
-        from airflow_provider_sequentum.transfers.destination import open_named, without_password
 
-        shown_source = without_password(self.source)
-        path = open_named("source", self.source, self.storage_conn_id)
-        try:
-            with path.open("rb") as stream:  # type: ignore[no-untyped-call]
-                content: bytes = stream.read(limit + 1)
-        except Exception as error:  # the errors of object stores are not OSErrors
-            raise RunFilesUnavailable(
-                f"{shown_source} could not be read: {str(error) or repr(error)}. Nothing was uploaded."
-            ) from error
+def _content(config: InputFileConfig, name: str) -> bytes:
+    """Return the checked content of the file."""
+    limit = config.max_bytes
+    if config.source is not None:
+        content = _read(config.source, config.storage_conn_id, limit)
+    else:
+        content = rows_as_file(config.rows, name, config.encoding)
         if len(content) > limit:
-            raise ValueError(f"{shown_source} has more than max_bytes={limit} bytes")
-        return content
+            raise ValueError(f"The file with the rows has {len(content)} bytes, more than max_bytes={limit}")
+    check_content(content, name, config.encoding)
+    return content
+
+
+def _read(source: str, conn_id: str | None, limit: int) -> bytes:
+    from airflow_provider_sequentum.transfers.destination import open_destination
+
+    path = open_destination(source, conn_id)
+    try:
+        with path.open("rb") as stream:  # type: ignore[no-untyped-call]
+            content: bytes = stream.read(limit + 1)
+    except Exception as error:  # the errors of object stores are not OSErrors
+        raise RunFilesUnavailable(
+            f"{source} could not be read: {str(error) or repr(error)}. Nothing was uploaded."
+        ) from error
+    if len(content) > limit:
+        raise ValueError(f"{source} has more than max_bytes={limit} bytes")
+    return content
 
 
 def _space_of(agent_id: int, hook: SequentumConnection) -> int:
@@ -260,14 +243,6 @@ def stable_name(dag_id: str, task_id: str, map_index: int, suffix: str) -> str:
     index = f"-{map_index}" if map_index >= 0 else ""
     stem = _NOT_IN_A_STEM.sub("_", f"{dag_id}-{task_id}")[:120].strip(".")
     return f"{stem}{index}-{digest}{_NOT_IN_A_STEM.sub('', suffix)[:20].lower()}"
-
-
-def parse_file_name(value: object) -> str:
-    """Return the name of a file, checked to have no folder."""
-    name = parse_text(value).strip()
-    if name in (".", "..") or len(name) > MAX_NAME_LENGTH or _NOT_IN_A_NAME.search(name):
-        raise ValueError(f"must be a file name without a folder, of at most {MAX_NAME_LENGTH} characters")
-    return name
 
 
 def check_content(content: bytes, name: str, encoding: str) -> None:

@@ -272,8 +272,8 @@ def remove_file(path: ObjectStoragePath) -> None:
 
 
 NOTHING_REMOVED = (
-    "No incomplete file has been left under its final name, and this attempt has left the run's files untouched on the "
-    "service. A retry continues where it ended."
+    "No incomplete file has been left under its final name, and this attempt has removed nothing from the service. A "
+    "retry continues where it ended."
 )
 """What became of the files after an error of a transfer."""
 

@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_sequentum.api.choices import RemoveMethod
 from airflow_provider_sequentum.exceptions import about_run, value_errors_as_exceptions
-from airflow_provider_sequentum.parameters import (
-    FileFormat,
-    FileKind,
-    is_unset,
-    optional,
-    parse_choice,
-    parse_count,
-    parse_delimiter,
-    parse_encoding,
-    parse_id,
-    parse_json_object,
-    parse_named,
-    parse_texts,
-    shown,
-)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
+    from airflow_provider_sequentum.transfers.configurations import TransferConfig
     from airflow_provider_sequentum.transfers.conversion import Conversion
     from airflow_provider_sequentum.transfers.landing import LandingFolder
     from airflow_provider_sequentum.transfers.run_files_transfer import Landed, RunFilesTransfer
 
 TRANSFER_KEY = "transfer"
 """The XCom key of the summary of the transfer."""
-
-DEFAULT_PARALLEL_FILES = 8
 
 
 class RunFilesToObjectStorageOperator(BaseOperator):
@@ -123,7 +104,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         destination: str,
         file_kinds: str | Sequence[str] | None = None,
         file_patterns: str | Sequence[str] | None = None,
-        max_parallel_files: int | str | None = DEFAULT_PARALLEL_FILES,
+        max_parallel_files: int | str | None = 8,
         file_format: str | None = None,
         partition_by: str | Sequence[str] | None = None,
         record_schema: Mapping[str, str] | str | None = None,
@@ -151,11 +132,6 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         self.remove_method = remove_method
         self.sequentum_conn_id = sequentum_conn_id
         self.storage_conn_id = storage_conn_id
-        # Typos are reported when the DAG is parsed. The value of a template is only known when the task runs.
-        for name, parse in _CHECKED_EARLY.items():
-            if _is_literal(getattr(self, name)):
-                parse_named(name, parse, getattr(self, name))
-        self._check_has_format()
         self._transfer: RunFilesTransfer | None = None
         self._landed: Landed | None = None
 
@@ -163,22 +139,26 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         """Copy the files and return the landed paths."""
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.reporting.asset_events import add_extra
-        from airflow_provider_sequentum.transfers.destination import open_named
+        from airflow_provider_sequentum.transfers.configurations import TransferConfig
+        from airflow_provider_sequentum.transfers.destination import open_destination
         from airflow_provider_sequentum.transfers.landing import LandingFolder
         from airflow_provider_sequentum.transfers.run_files_transfer import RunFilesTransfer
 
-        hook = SequentumConnection(self.sequentum_conn_id)
-        with value_errors_as_exceptions(f"Nothing was copied (connection {hook.sequentum_conn_id!r})."):
-            parsers = {**_IDS, **_CHECKED_EARLY}
-            parsed = {name: parse_named(name, parse, getattr(self, name)) for name, parse in parsers.items()}
-            folder = LandingFolder(open_named("destination", self.destination, self.storage_conn_id))
-            conversion = self._conversion(parsed, folder)
+        config = TransferConfig.of(self)
+        with value_errors_as_exceptions(config.fate):
+            folder = LandingFolder(open_destination(config.destination, config.storage_conn_id))
+            conversion = _conversion(config, folder)
         self._transfer = RunFilesTransfer(
-            **{name: parsed[name] for name in _OF_THE_TRANSFER},
+            hook=SequentumConnection(config.sequentum_conn_id),
+            agent_id=config.agent_id,
+            run_id=config.run_id,
             folder=folder,
-            conversion=conversion,
-            hook=hook,
+            file_kinds=config.file_kinds,
+            file_patterns=config.file_patterns,
+            max_parallel_files=config.max_parallel_files,
+            remove_method=config.remove_method,
             log=self.log,
+            conversion=conversion,
         )
         with about_run(self._transfer.agent_id, self._transfer.run_id):
             self._landed = self._transfer.transfer()
@@ -197,87 +177,23 @@ class RunFilesToObjectStorageOperator(BaseOperator):
 
         return None if self._landed is None else transfer_lineage(self._landed)
 
-    def _check_has_format(self) -> None:
-        if is_unset(self.file_format):
-            given = [name for name in _OF_A_FORMAT if getattr(self, name) and not is_unset(getattr(self, name))]
-            if given:
-                raise ValueError(f"{given[0]} requires file_format: it does not apply to files that land unchanged")
 
-    def _conversion(self, parsed: Mapping[str, Any], folder: LandingFolder) -> Conversion | None:
-        if parsed["file_format"] is None:
-            return None
-        from airflow_provider_sequentum.transfers.column_types import TypesFile
-        from airflow_provider_sequentum.transfers.conversion import Conversion
-        from airflow_provider_sequentum.transfers.destination import open_named
-        from airflow_provider_sequentum.transfers.landing import MANIFEST_NAME
-        from airflow_provider_sequentum.transfers.manifest import Form
+def _conversion(config: TransferConfig, folder: LandingFolder) -> Conversion | None:
+    if config.file_format is None:
+        return None
+    from airflow_provider_sequentum.transfers.column_types import TypesFile
+    from airflow_provider_sequentum.transfers.conversion import Conversion
+    from airflow_provider_sequentum.transfers.destination import open_destination
+    from airflow_provider_sequentum.transfers.landing import MANIFEST_NAME
+    from airflow_provider_sequentum.transfers.manifest import Form
 
-        if is_unset(self.schema_file):
-            types_file = folder.path.parent / f"_sequentum_schema_agent-{parsed['agent_id']}.json"
-        else:
-            types_file = open_named("schema_file", self.schema_file, self.storage_conn_id)
-            if folder.name_here(types_file) == MANIFEST_NAME:
-                raise ValueError(
-                    f"schema_file={str(types_file)!r:.500} is the path of the files' manifest. Choose another name"
-                )
-        form = {name: parsed[name] for name in Form.model_fields}
-        return Conversion(Form(**form), TypesFile(types_file))
-
-
-def _parse_file_kinds(value: object) -> list[str]:
-    return [parse_choice(kind, FileKind) for kind in parse_texts(value)]
-
-
-def _parse_partition_by(value: object) -> list[str]:
-    columns = parse_texts(value)
-    if len(set(columns)) < len(columns):
-        raise ValueError(f"must name each column once, not {shown(value)}")
-    return columns
-
-
-def _parse_record_schema(value: object) -> dict[str, str]:
-    from airflow_provider_sequentum.records.columns import parse_type
-
-    found: dict[str, str] = json.loads(parse_json_object(value))
-    return {column: parse_named(f"[{column!r:.80}]", parse_type, name) for column, name in found.items()}
-
-
-def _parse_max_parallel_files(value: object) -> int:
-    number = parse_count(value)
-    if number == 0:
-        raise ValueError("must be 1 or more, not 0")
-    return number
-
-
-_IDS: dict[str, Callable[[Any], Any]] = {"agent_id": parse_id, "run_id": parse_id}
-_CHECKED_EARLY: dict[str, Callable[[Any], Any]] = {
-    "file_kinds": optional(_parse_file_kinds, None),
-    "file_patterns": optional(parse_texts, ["*"]),
-    "max_parallel_files": optional(_parse_max_parallel_files, DEFAULT_PARALLEL_FILES),
-    "file_format": optional(partial(parse_choice, choices=FileFormat), None),
-    "partition_by": optional(_parse_partition_by, []),
-    "record_schema": optional(_parse_record_schema, {}),
-    "encoding": optional(parse_encoding, None),
-    "delimiter": parse_delimiter,
-    "remove_method": optional(partial(parse_choice, choices=RemoveMethod), None),
-}
-"""The parameters that are checked when the DAG is parsed, if their values are already known."""
-
-_OF_A_FORMAT = ("partition_by", "record_schema", "schema_file", "encoding", "delimiter")
-_OF_THE_TRANSFER = (
-    "agent_id",
-    "run_id",
-    "file_kinds",
-    "file_patterns",
-    "max_parallel_files",
-    "remove_method",
-)
-
-
-def _is_literal(value: object) -> bool:
-    """Whether a field already has its value, and is neither a template nor the output of another task."""
-    if isinstance(value, Mapping):
-        return all(map(_is_literal, [*value, *value.values()]))
-    if isinstance(value, list | tuple):
-        return all(map(_is_literal, value))
-    return value is None or isinstance(value, int | float) or (isinstance(value, str) and "{" not in value)
+    if config.schema_file is None:
+        types_file = folder.path.parent / f"_sequentum_schema_agent-{config.agent_id}.json"
+    else:
+        types_file = open_destination(config.schema_file, config.storage_conn_id)
+        if folder.name_here(types_file) == MANIFEST_NAME:
+            raise ValueError(
+                f"schema_file={str(types_file)!r:.500} is the path of the files' manifest. Choose another name"
+            )
+    form = {name: getattr(config, name) for name in Form.model_fields}
+    return Conversion(Form(**form), TypesFile(types_file))

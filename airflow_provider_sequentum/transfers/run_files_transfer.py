@@ -511,7 +511,7 @@ class RunFilesTransfer:
         self.folder.remove(file.name)
         return RunFilesUnavailable(
             f"{self.folder.path / file.name} failed verification: {reason}. It has been removed from the storage. "
-            "The run's files are untouched on the service. A retry fetches it again."
+            "It is still on the service. A retry fetches it again."
         )
 
 

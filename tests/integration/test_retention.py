@@ -209,7 +209,7 @@ def test_a_folder_that_cannot_be_read(sandbox: Sandbox, agent: Agent, tmp_path: 
         ({"remove_method": "Everything"}, "remove_method must be one of"),
         ({"dry_run": "no"}, "dry_run must be True or False"),
         ({"agent_id": 0}, "agent_id must be"),
-        ({"manifests": ""}, "manifests must be a string or a list"),
+        ({"manifests": ""}, "manifests must be set"),
         ({"manifests": []}, "manifests must be a string or a list"),
         ({"manifests": ["/lake", None]}, "manifests must be a string or a list"),
         ({"manifests": "lake"}, "neither an address"),

@@ -896,7 +896,7 @@ class TestBadInput:
         monkeypatch.setattr(landing_module, "_local", full)
         with pytest.raises(RunFilesUnavailable, match="No space left on device") as raised:
             execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method="RemoveAllFiles"))
-        assert "untouched on the service" in str(raised.value)
+        assert "removed nothing from the service" in str(raised.value)
         assert visible(tmp_path) <= {MANIFEST_NAME, "empty.bin"}
         assert not sandbox.ledger.of_kind("delete")
 
@@ -927,11 +927,6 @@ class TestBadInput:
         {"max_parallel_files": "many"},
     ]
 
-    @pytest.mark.parametrize("options", BAD, ids=str)
-    def test_arguments_are_checked_when_the_dag_is_parsed(self, options: dict[str, Any]) -> None:
-        with pytest.raises(ValueError, match=next(iter(options))):
-            transfer("file:///tmp", 1, 1, **options)
-
     @pytest.mark.parametrize("options", [*BAD, {"agent_id": True}, {"run_id": 0}, {"run_id": ""}], ids=str)
     def test_what_templates_render_to_is_checked_when_the_task_runs(
         self, sandbox: Sandbox, tmp_path: Path, options: dict[str, Any]
@@ -939,7 +934,7 @@ class TestBadInput:
         [(name, value)] = options.items()
         operator = transfer(tmp_path.as_uri(), 7, 42, **({} if name.endswith("id") else {name: "{{ value }}"}))
         setattr(operator, name, value)  # as Airflow does after rendering
-        with pytest.raises(SequentumRequestRefused, match=rf"{name} .*Nothing was copied"):
+        with pytest.raises(SequentumRequestRefused, match=rf"{name}:? .*Nothing was copied"):
             execute(operator)
         assert not sandbox.ledger.requests
         assert not visible(tmp_path)
@@ -963,7 +958,9 @@ class TestBadInput:
         self, sandbox: Sandbox, agent_id: int, destination: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(SequentumRequestRefused, match=r"destination=.* cannot be used: .*Nothing was copied"):
+        with pytest.raises(
+            SequentumRequestRefused, match=r"destination(: .* cannot be used: | must be set).*Nothing was copied"
+        ):
             transfer(destination, agent_id, 1).execute({})  # type: ignore[arg-type]
         assert not sandbox.ledger.requests
         assert not visible(tmp_path)
@@ -1081,7 +1078,7 @@ class TestS3:
         self, sandbox: Sandbox, agent_id: int, s3: Any, destination: str
     ) -> None:
         run_id = finished_run(sandbox, agent_id)
-        with pytest.raises(SequentumRequestRefused, match=r"destination=.* cannot be used"):
+        with pytest.raises(SequentumRequestRefused, match=r"cannot be used"):
             execute(transfer(destination, agent_id, run_id))
         assert not self.keys(s3)
 

@@ -70,7 +70,9 @@ class Judge:
 
     def profile(self, table: Table, run: int, key: str, before: Table | None) -> Profile:
         """Return a run's profile, with the comparison by key."""
-        found = profiles.profile(table, agent_id=1, run_id=run, key=[key])
+        found = profiles.profile(
+            table, agent_id=1, run_id=run, filled=judge_contract(table, Contract()).filled, key=[key]
+        )
         change: Change | None = None if before is None else profiles.compare(table, before, [key], run - 1)
         return found.model_copy(update={"change": change})
 

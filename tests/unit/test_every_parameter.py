@@ -24,7 +24,7 @@ from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, 
 import airflow_provider_sequentum
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.client import SequentumClient
-from airflow_provider_sequentum.exceptions import SequentumException
+from airflow_provider_sequentum.exceptions import SequentumException, SequentumRequestRefused
 from airflow_provider_sequentum.hooks.port import ClientPort
 from airflow_provider_sequentum.jobs.attempt import JobAttempt
 from airflow_provider_sequentum.parameters import shown
@@ -56,6 +56,8 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "CheckRunRecordsOperator": {"pin_version": True},
 }
 """Parameters without which others are not read."""
+CONTENT = ("contract", "rows")
+"""Parameters that are read in full only when the others are valid."""
 CONTRACT = {"columns": {"sku": "string"}}
 
 
@@ -129,13 +131,7 @@ def arguments_of(kind: type[BaseOperator], usable: dict[str, Any]) -> dict[str, 
 
 def outcome(kind: type[BaseOperator], arguments: dict[str, Any]) -> tuple[str, Any]:
     """Return what a task with these arguments comes to before anything is sent."""
-    try:
-        operator = kind(**{"task_id": "job", **arguments})
-    except ValueError as error:  # where a typing error shows when the DAG is parsed
-        named = [name for name in arguments if str(error).startswith(f"{name} ")]
-        if not named:
-            raise
-        return "refused", SequentumException(str(error))
+    operator = kind(**{"task_id": "job", **arguments})
     try:
         return "done", operator.execute(FakeTask(Clock()).context)
     except Sent as sent:
@@ -166,6 +162,18 @@ def test_no_value_ends_in_a_foreign_error(kind: type[BaseOperator], usable: dict
             if what == "foreign" or (what == "refused" and not isinstance(result, SequentumException)):
                 wrong.append(f"{name}={shown(value)}: {result!r}"[:300])
     assert wrong == []
+
+
+@every_class
+def test_all_invalid_parameters_are_named_at_once(kind: type[BaseOperator], usable: dict[str, Any]) -> None:
+    given = arguments_of(kind, usable) | TOGETHER.get(kind.__name__, {})
+    instead = INSTEAD.get(kind.__name__, {})
+    wrong = {name: object() for name in parameters_of(kind) if name not in (*instead, *CONTENT)}
+    alone = [name for name, value in wrong.items() if outcome(kind, {**given, name: value})[0] == "refused"]
+    assert set(alone) >= set(given) - {*CONTENT}
+    what, error = outcome(kind, {**given, **{name: wrong[name] for name in alone}})
+    assert (what, type(error)) == ("refused", SequentumRequestRefused)
+    assert [name for name in alone if name not in str(error)] == []
 
 
 @every_class

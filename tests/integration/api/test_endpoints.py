@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, get_args
 
 import pytest
+from pydantic.alias_generators import to_camel
 
 from airflow_provider_sequentum.api import (
     AsyncSequentumClient,
@@ -26,8 +28,9 @@ from airflow_provider_sequentum.api.errors import (
     HttpStatusError,
     UnexpectedResponse,
 )
-from airflow_provider_sequentum.api.run_status import RunStatus
-from airflow_provider_sequentum.sandbox import RunPlan, Sandbox
+from airflow_provider_sequentum.api.run_status import RunStatus, status_name
+from airflow_provider_sequentum.sandbox import RunPlan, Sandbox, run_plan
+from airflow_provider_sequentum.sandbox.schemas import StartBody
 from airflow_provider_sequentum.sandbox.settings import Dialect
 from tests.support.errors import raises
 
@@ -338,3 +341,14 @@ def test_screenshots_of_ten_megabytes_are_read(service: Sandbox, settings: Clien
             seen, cursor = seen + len(page.events), page.last_event_index
 
     assert seen >= 5000
+
+
+def test_the_sandbox_reads_every_member_that_a_start_can_have() -> None:
+    # It ignores members that it does not know, as the service does: a start with one would prove nothing.
+    options = dict.fromkeys(inspect.signature(runs.start).parameters, 1) | {"input_parameters": "{}"}
+
+    assert set(runs.start(**options).body) <= {to_camel(name) for name in StartBody.model_fields}
+
+
+def test_the_sandbox_has_every_status_of_the_client() -> None:
+    assert {status: status_name(status) for status in RunStatus} == {s: s.name for s in run_plan.RunStatus}

@@ -304,15 +304,6 @@ def test_an_even_pace_uses_up_the_share_over_the_window() -> None:
     assert budget.spacing(per_minute=30) == 2.0
 
 
-def test_refusals_are_counted() -> None:
-    budget = RequestBudget(Clock())
-    for refused_for in (None, 3.0, 3.0):
-        budget.admit()
-        budget.settle(HEADERS, refused_for=refused_for)
-
-    assert budget.refusals == 2
-
-
 def test_a_signal_handler_may_use_the_budget_while_its_own_thread_is_inside() -> None:
     class Interrupting(Clock):
         def __call__(self) -> float:
@@ -373,7 +364,6 @@ def test_a_poll_that_is_held_lowers_the_pace_without_a_refusal() -> None:
     level = budget.pace.level
     poll(budget, clock, 12.0)
     assert budget.pace.level == pytest.approx(level * 0.64, rel=0.01)
-    assert budget.refusals == 0
 
 
 def test_polls_pause_while_they_seem_to_be_held_and_starts_do_not() -> None:

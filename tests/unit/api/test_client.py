@@ -237,15 +237,6 @@ def test_polling_with_a_share_waits_where_a_start_does_not() -> None:
     assert scripted.slept == []
 
 
-def test_the_refusals_of_the_key_can_be_asked_for() -> None:
-    scripted = Driver("sync", [BUSY, RUN])
-
-    with scripted.client() as client:
-        assert client.refusals == 0
-        client.send(runs.status(7, 42))
-        assert client.refusals == 1
-
-
 def test_an_unreadable_certificate_file_is_a_configuration_error(tmp_path: Path) -> None:
     for path in (tmp_path / "missing.pem", tmp_path):
         with pytest.raises(SequentumConfigurationError, match="certificates"):

@@ -135,8 +135,7 @@ def test_storage_of_another_origin_may_have_a_public_certificate_or_one_s_own(
 
 def test_a_client_that_sends_nothing_reads_no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file.pem")
-    with SequentumClient(fresh_settings()) as client:
-        assert client.refusals == 0
+    SequentumClient(fresh_settings()).close()
 
 
 def test_plain_http_needs_no_certificates_and_trusts_none(monkeypatch: pytest.MonkeyPatch) -> None:

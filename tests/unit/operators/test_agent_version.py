@@ -19,7 +19,7 @@ __all__ = ["variables"]
     [
         ({"agent_id": "x", "version": 1}, "agent_id must be a positive whole number"),
         ({"agent_id": 7, "version": 0}, "version must be a positive whole number"),
-        ({"agent_id": 7, "version": ""}, "version must be a positive whole number"),
+        ({"agent_id": 7, "version": ""}, "version must be set"),
         ({"agent_id": 7, "version": 1, "reason": 5}, "reason must be a string"),
         ({"agent_id": 7, "version": 1, "reason": "a\0b"}, "reason must have no NUL"),
     ],

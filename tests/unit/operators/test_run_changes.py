@@ -121,9 +121,9 @@ def full(*_: object) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"files": []}, "files must be a string or a list of at least one"),
-        ({"files": None}, "files must be a string or a list of at least one"),
-        ({"key": ""}, "key must be a string or a list of at least one"),
+        ({"files": []}, "files must name at least one landed file"),
+        ({"files": None}, "files must be set"),
+        ({"key": ""}, "key must be set"),
         ({"key": [1]}, "key must be a string"),
         ({"on_unchanged": "fail"}, "on_unchanged must be one of 'succeed', 'skip'"),
         ({"pointer": "published.json"}, "neither an address"),

@@ -271,7 +271,7 @@ def test_the_page_escapes_what_a_site_says(checks: Checks) -> None:
         ({"contract": {"rules": [{"rule": "sql"}]}}, SequentumRequestRefused, "contract is refused"),
         ({"contract": {"rules": [{"rule": "filled", "column": "never"}]}}, RunRecordsRejected, "never"),
         ({"contract": {"key": "never"}}, RunRecordsRejected, "never"),
-        ({"profiles": "relative"}, SequentumRequestRefused, "profiles="),
+        ({"profiles": "relative"}, SequentumRequestRefused, "profiles: "),
     ],
 )
 def test_bad_input(checks: Checks, parameters: dict[str, Any], error: type[Exception], words: str) -> None:

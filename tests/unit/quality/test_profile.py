@@ -12,7 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_provider_sequentum.quality import profile as profile_module
+from airflow_provider_sequentum.quality.contract import Contract
 from airflow_provider_sequentum.quality.engine import Table, Workspace, open_workspace
+from airflow_provider_sequentum.quality.judge import judge
 from airflow_provider_sequentum.quality.profile import ColumnChange, compare, has_value, profile
 
 
@@ -46,7 +48,8 @@ def test_a_value_is_more_than_space(workspace: Workspace, text: str | None) -> N
 
 def test_how_often_a_value_is_there_counts(workspace: Workspace) -> None:
     words = ["<b>new</b>"] * 6 + ["used"] * 3 + [None]
-    found = profile(table_of(workspace, [{"state": word} for word in words]), agent_id=7, run_id=1).columns["state"]
+    table = table_of(workspace, [{"state": word} for word in words])
+    found = profile(table, agent_id=7, run_id=1, filled=judge(table, Contract()).filled).columns["state"]
     assert found.filled == 0.9
     assert found.shares["mark-up"] == pytest.approx(6 / 9, abs=1e-5)
     assert found.shares["letters"] == 1.0
@@ -65,7 +68,8 @@ def test_the_sample_is_of_neighbours_from_the_whole_table(
     files = [MemoryFile(rows[start : start + 700]) for start in range(0, records, 700)]
     table = workspace.load(files).as_text()
     expected = [n for n in range(records) if n // 100 % every == 0]
-    assert profile(table, agent_id=7, run_id=1).rows == len(expected) <= 300
+    filled = judge(table, Contract()).filled
+    assert profile(table, agent_id=7, run_id=1, filled=filled).rows == len(expected) <= 300
     if records:
         half = ", CAST(c1 AS INT)" if records > 501 else ", NULL"
         found = table.query(f"SELECT r, CAST(c0 AS INT){half} FROM sample ORDER BY r")

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+from airflow_provider_sequentum.quality.contract import Contract
 from airflow_provider_sequentum.quality.engine import open_workspace
-from airflow_provider_sequentum.quality.judge import Breach
+from airflow_provider_sequentum.quality.judge import Breach, judge
 from airflow_provider_sequentum.quality.profile import SAMPLE, Profile, profile
 from airflow_provider_sequentum.quality.report import Report
 from airflow_provider_sequentum.reporting.lineage import MAX_COLUMNS, MAX_FILES, check_lineage, transfer_lineage
@@ -44,7 +45,8 @@ def profile_of(tmp_path: Path, text: str) -> Profile:
     file = tmp_path / "rows.csv"
     file.write_text(text)
     with open_workspace() as workspace:
-        return profile(workspace.load([file]).as_text(), agent_id=7, run_id=42)
+        table = workspace.load([file]).as_text()
+        return profile(table, agent_id=7, run_id=42, filled=judge(table, Contract()).filled)
 
 
 def checked(found: Profile, *names: str, breaches: tuple[Breach, ...] = ()) -> list[Any]:

@@ -68,25 +68,25 @@ def test_a_record_names_the_runs_it_replaced_up_to_a_bound() -> None:
     assert RECORD.updated(run_id=99, replaced=tuple(range(MAX_REPLACED))).all_runs == (*range(1, MAX_REPLACED), 99)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"agent_id": 8},
-        {"input_parameters": '{"a": 2}'},
-        {"parallelism": 2},
-        {"parallel_max_concurrency": 2},
-        {"parallel_export": "Combined"},
-        {"proxy_pool_id": 1},
-        {"is_exclusive": True},
-        {"is_wait_on_failure": False},
-        {"log_level": "Info"},
-        {"log_mode": "Text"},
-    ],
-)
-def test_whatever_changes_the_work_changes_the_fingerprint(change: dict[str, Any]) -> None:
+WORK: dict[str, Any] = {
+    "agent_id": 8,
+    "input_parameters": '{"a": 2}',
+    "parallelism": 2,
+    "parallel_max_concurrency": 2,
+    "parallel_export": "Combined",
+    "proxy_pool_id": 1,
+    "is_exclusive": True,
+    "is_wait_on_failure": False,
+    "log_level": "Info",
+    "log_mode": "Text",
+}
+
+
+@pytest.mark.parametrize("name", ["agent_id", *StartOptions.model_fields])
+def test_whatever_changes_the_work_changes_the_fingerprint(name: str) -> None:
     base: dict[str, Any] = {"agent_id": 7, "input_parameters": '{"a": 1}'}
     assert RunConfig(**base).fingerprint() == RunConfig(**base).fingerprint()
-    assert RunConfig(**{**base, **change}).fingerprint() != RunConfig(**base).fingerprint()
+    assert RunConfig(**{**base, name: WORK[name]}).fingerprint() != RunConfig(**base).fingerprint()
 
 
 def test_the_fingerprint_is_the_same_in_every_release() -> None:

@@ -245,8 +245,8 @@ class BotoError(Exception):
     ("error", "says"),
     [(OSError(28, "No space left"), "No space left"), (BotoError("down"), "down"), (BotoError(), "Boto")],
 )
-def test_a_stores_error_says_that_the_service_is_untouched(error: Exception, says: str) -> None:
-    message = f"Could not write x: .*{says}.*untouched on the service"
+def test_a_stores_error_says_that_nothing_was_removed_from_the_service(error: Exception, says: str) -> None:
+    message = f"Could not write x: .*{says}.*removed nothing from the service"
     with pytest.raises(RunFilesUnavailable, match=message) as raised, storage_errors("Could not write x"):
         raise error
     assert raised.value.__cause__ is error
