@@ -250,6 +250,43 @@ def test_without_a_state_store_no_retry_starts_runs_beside_those_that_could_not_
     assert isinstance(caught.value, AirflowFailException) != is_retried
 
 
+@pytest.mark.parametrize(("map_index", "is_retried"), [(-1, True), (0, False)])
+@pytest.mark.parametrize("doubt", ["unlisted", "ambiguous"])
+def test_without_a_state_store_no_retry_starts_runs_beside_those_that_could_not_be_found(
+    service: FakeService, worker: Worker, task: FakeTask, map_index: int, is_retried: bool, doubt: str
+) -> None:
+    """What cannot be found cannot be stopped either: the retry of a mapped task would start all agents again."""
+    task.has_state_store, task.ti.map_index, task.ti.max_tries = False, map_index, 1
+    lose_the_start(service, doubt)
+    with pytest.raises(SequentumException, match="may be running and costing credits") as caught:
+        run_through(worker, task, retries=1)
+    is_final = isinstance(caught.value, AirflowFailException)
+    assert is_final != is_retried or isinstance(caught.value, AgentRunStartAmbiguous)
+
+
+@pytest.mark.parametrize("doubt", ["unlisted", "ambiguous"])
+def test_another_connection_hides_no_runs_that_could_not_be_found(
+    service: FakeService, worker: Worker, task: FakeTask, doubt: str
+) -> None:
+    lose_the_start(service, doubt)
+    with pytest.raises(SequentumException):
+        run_through(worker, task)
+    task.next_attempt()
+    with pytest.raises(SequentumUnavailable, match="was started with the connection 'sequentum_default'"):
+        run_through(worker, task, sequentum_conn_id="another")
+    assert service.count("run-all") == 1
+
+
+def lose_the_start(service: FakeService, doubt: str) -> None:
+    """Lose the response to the start of the space, and let nothing show which runs it has started."""
+    service.plans = [Plan(seconds=None)]
+    service.faults["run-all"] = [(fakes.response_lost, True)]
+    if doubt == "unlisted":
+        service.faults["runs"] = [(fakes.server_error, False)] * 2000
+    else:
+        service.on_start = lambda run: service.start(run.agent_id, by_stranger=True) and None
+
+
 def test_runs_from_before_a_clear_that_ended_well_are_no_success_when_the_time_is_up(
     service: FakeService, worker: Worker, task: FakeTask
 ) -> None:
