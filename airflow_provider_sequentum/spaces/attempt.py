@@ -200,8 +200,8 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         if record.is_in_doubt and not (record.runs is None and record.is_guess):
             self._ask_to_stop(known)
             found, doubt = find_runs_to_stop(self.port, record, is_killed=is_killed)
-            none_found = "" if found else f"No runs of {record.name.lower()} were found that this task may have started."
-            sentences.append(doubt or none_found)
+            none = f"No runs of space {record.space_id} were found that this task may have started."
+            sentences.append(doubt or ("" if found else none))
             for lost in found:
                 run = self._run_of(lost.agent_id)
                 run.port.record = lost

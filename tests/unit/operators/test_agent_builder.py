@@ -291,7 +291,7 @@ def test_another_connection_hides_no_session_whose_start_was_lost(service: FakeB
         world.run(build(on_ambiguous_start=policy))
     world.next_attempt()
     if policy == "fail":
-        with pytest.raises(SequentumUnavailable, match="The API cannot list sessions.*Nothing was started"):
+        with pytest.raises(SequentumUnavailable, match=r"The API cannot list sessions.*Nothing was started"):
             world.run(build(on_ambiguous_start=policy, sequentum_conn_id="another"))
         assert list(service.sessions) == ["s1"]
         world.clear()

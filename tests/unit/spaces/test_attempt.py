@@ -31,7 +31,7 @@ from airflow_provider_sequentum.runs.wait import PollOutcome, RunEvent
 from airflow_provider_sequentum.spaces.attempt import SpaceAttempt
 from tests.support import service as fakes
 from tests.support.airflow import FakeTask, deferred_by
-from tests.support.service import START, Clock, ErrorOf, FakeService, Plan
+from tests.support.service import START, Clock, ErrorOf, FakeRun, FakeService, Plan
 from tests.support.tries import fire_space, run_try
 from tests.support.worker import Killed, Worker
 
@@ -283,8 +283,12 @@ def lose_the_start(service: FakeService, doubt: str) -> None:
     service.faults["run-all"] = [(fakes.response_lost, True)]
     if doubt == "unlisted":
         service.faults["runs"] = [(fakes.server_error, False)] * 2000
-    else:
-        service.on_start = lambda run: service.start(run.agent_id, by_stranger=True) and None
+        return
+
+    def start_another(run: FakeRun) -> None:
+        service.start(run.agent_id, by_stranger=True)
+
+    service.on_start = start_another
 
 
 def test_runs_from_before_a_clear_that_ended_well_are_no_success_when_the_time_is_up(
