@@ -423,7 +423,7 @@ def test_a_worker_that_is_shut_down_leaves_the_runs_to_the_next_attempt(
     monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.kill.state_of", lambda task_instance: "running")
     killed = operator()
     kill_while(service, "status", killed)
-    with pytest.raises(SystemExit, match="the next attempt will join it"):
+    with pytest.raises(SystemExit, match="the next attempt joins it"):
         killed.execute(task.context)
     assert service.count("stop") == 0
     task.next_attempt()
@@ -546,6 +546,7 @@ def test_no_runs_are_started_beside_one_that_could_not_be_stopped(
     with pytest.raises(AgentRunStillRunning, match=r"Runs \[101, 102, 103\] of agents \[7, 8, 9\]") as caught:
         run_through(worker, task, deferrable=deferrable)
     assert "A retry stops them again" in str(caught.value)
+    assert str(caught.value).endswith("The next attempt takes it over.")
     assert len(service.runs) == 3
     service.faults.clear()
     task.next_attempt()
