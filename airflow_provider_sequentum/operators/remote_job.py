@@ -200,7 +200,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         :raises SequentumUnavailable: it could not be confirmed that the job has ended, and the task was not cleared.
         """
         conn_id = previous.config.sequentum_conn_id
-        self.log.warning("An earlier attempt used the connection %r. Stopping its job.", conn_id)
+        self.log.warning("An earlier attempt used the connection %r, so this one does not continue its job.", conn_id)
         previous.port.deadline = None
         try:
             fate = previous.stop()
