@@ -86,6 +86,19 @@ class SequentumConnection(BaseHook):
         """
         return self._settings_from(self._connection, self._connection.extra_dejson)
 
+    def read_again(self) -> bool:
+        """Read the connection again; return whether it has changed. If so, the next request uses a new client.
+
+        :raises SequentumConnectionNotFound: Airflow cannot find the connection.
+        :raises SequentumConnectionException: one of its fields is invalid.
+        """
+        today = SequentumConnection(self.sequentum_conn_id)
+        if today.settings == self.settings:
+            return False
+        self.close()
+        self.__dict__.update(_connection=today._connection, settings=today.settings)
+        return True
+
     def send(self, call: Call[T]) -> T:
         """Send one request and return the parsed response.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from airflow_provider_sequentum.airflow_compat.dag_run import states_in_dag_run,
 from airflow_provider_sequentum.airflow_compat.extra_links import push_address
 from airflow_provider_sequentum.airflow_compat.task_attempt import map_index_of
 from airflow_provider_sequentum.airflow_compat.task_state import TaskState
+from airflow_provider_sequentum.api.errors import HttpStatusError
 from airflow_provider_sequentum.jobs.port import steady_clock
 from airflow_provider_sequentum.jobs.siblings import Announced, Announcement, Claim
 
@@ -34,6 +36,8 @@ RUNNING = ("running", "restarting")
 
 ENDED_BADLY = ("up_for_retry", "failed")
 """The states of a task that may have ended before it repeated the claims and announcements of an earlier attempt."""
+
+log = logging.getLogger(__name__)
 
 
 class ClientPort:
@@ -61,10 +65,36 @@ class ClientPort:
         return self.exchange(call, budget_share=budget_share, within=within).value
 
     def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
-        """Send a request and return the parsed response with the service's time."""
+        """Send a request and return the parsed response with the service's time.
+
+        If the key is refused, the connection is read again: a task may wait for hours, and its key may be replaced.
+        """
+        try:
+            return self._exchange(call, budget_share, within)
+        except HttpStatusError as error:
+            if error.status_code != 401 or not self._has_new_key():
+                raise
+        return self._exchange(call, budget_share, within)
+
+    def _exchange(self, call: Call[T], budget_share: float, within: float | None) -> Reply[T]:
         client = self._urgent or self.hook.client
         limits = [limit for limit in (within, self._time_left()) if limit is not None]
         return client.exchange(call, budget_share=budget_share, within=min(limits, default=None))
+
+    def _has_new_key(self) -> bool:
+        """Return whether the connection was changed. If so, the next request uses what it says now."""
+        try:
+            is_new = self.hook.read_again()
+        except Exception as error:  # noqa: BLE001 - whatever keeps Airflow from reading it, the key was refused
+            log.warning("The connection %r could not be read again. (%s)", self.hook.sequentum_conn_id, error)
+            return False
+        if is_new:
+            log.info("The connection %r was changed; continuing with its new values.", self.hook.sequentum_conn_id)
+            if self._urgent is not None:
+                self._urgent.close()
+                self._urgent = None
+                self.hurry()
+        return is_new
 
     def now(self) -> datetime:
         """Return the time."""
@@ -117,6 +147,12 @@ class AttemptPort(ClientPort):
         """Look up the connection and create its client."""
         with self.asking_airflow():
             super().connect()
+
+    def _has_new_key(self) -> bool:
+        if self.is_asking_airflow:
+            return False
+        with self.asking_airflow():
+            return super()._has_new_key()
 
     def save(self, record: Stored | None) -> None:
         """Save the record for the task's next attempt."""

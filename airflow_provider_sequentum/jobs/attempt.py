@@ -125,6 +125,21 @@ class JobAttempt(ABC, Generic[R]):
         """Whether the record names the job, so that the next attempt does not have to search for it."""
 
     @property
+    def is_own_work(self) -> bool:
+        """Whether the job does what this attempt asks for. Until it is joined, the job of an earlier attempt may have
+        other inputs or be from before a clear.
+        """
+        record = self.known_record
+        return record.is_same_work(self.config.fingerprint()) and not record.was_cleared(self.task.max_tries)
+
+    @property
+    def what_follows(self) -> str:
+        """What the next attempt does with the job that is left to it, as the end of a sentence."""
+        if not self.can_be_joined:
+            return "searches for it"
+        return "joins it" if self.is_own_work else "takes it over"
+
+    @property
     def is_abandoned(self) -> bool:
         """Whether the job may be running although it was to be stopped, and the next attempt would not find it."""
         may_be_running = self.stop_failed and self.record is not None
@@ -202,8 +217,7 @@ class JobAttempt(ABC, Generic[R]):
             return None
         self.is_released = True
         if is_retried and self.port.is_recorded:
-            follows = "joins it" if self.can_be_joined else "searches for it"
-            return f"{self.name} is probably still running. The next attempt {follows}."
+            return f"{self.name} is probably still running. The next attempt {self.what_follows}."
         log.warning("%s may still be running when the task ends, and no later attempt will take it over.", self.name)
         self.port.deadline = None
         if is_killed:

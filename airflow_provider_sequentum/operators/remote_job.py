@@ -200,7 +200,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         :raises SequentumUnavailable: it could not be confirmed that the job has ended, and the task was not cleared.
         """
         conn_id = previous.config.sequentum_conn_id
-        self.log.warning("An earlier attempt used the connection %r. Stopping its job.", conn_id)
+        self.log.warning("An earlier attempt used the connection %r, so this one does not continue its job.", conn_id)
         previous.port.deadline = None
         try:
             fate = previous.stop()
@@ -256,7 +256,9 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         failure = from_client(error, attempt.config.sequentum_conn_id)
         is_killed = isinstance(error, AirflowTaskTerminated)
         if is_killed and self._is_left_to_next_attempt(attempt, context):
-            message = f"The worker is being shut down. {attempt.name} keeps running: the next attempt will join it."
+            message = (
+                f"The worker is being shut down. {attempt.name} keeps running: the next attempt {attempt.what_follows}."
+            )
             self.log.warning("%s", message)
             return SystemExit(message)
         try:

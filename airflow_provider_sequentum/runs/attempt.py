@@ -390,18 +390,11 @@ class RunAttempt(JobAttempt[RunRecord]):
     def _ended_by_itself(self, result: RunStopper) -> bool:
         run = result.seen
         self.run = run or self.run
-        if not result.confirmed or run is None or run.status is RunStatus.STOPPED or not self._is_own_work():
+        if not result.confirmed or run is None or run.status is RunStatus.STOPPED or not self.is_own_work:
             return False
         log.info("Run %s ended as %s before it could be stopped.", run.id, status_name(run.status))
         self.process_run(run)
         return True
-
-    def _is_own_work(self) -> bool:
-        """Whether the run does what this attempt asks for. Until it is joined, the run of an earlier attempt may have
-        other inputs or be from before a clear.
-        """
-        record = self.known_record
-        return record.is_same_work(self.config.fingerprint()) and not record.was_cleared(self.task.max_tries)
 
     def _known_run(self) -> Run:
         if self.run is None:

@@ -215,12 +215,8 @@ class SessionAttempt(JobAttempt[SessionRecord]):
             return cancel_unseen(self.port, session) or None
         if not self.may_be_running:
             return None
-        record = self.known_record
-        session = record.session
-        if session is None:
-            fate, self.stop_failed = HOW_TO_LOOK, self.config.on_ambiguous_start == "fail"
-        elif self.config.keep_session:
-            fate = f"{self.name} is left as it is (keep_session)."
+        if session is None or self.config.keep_session:
+            fate = self.stop()
         elif is_retried and not self.task.keeps_records and self._is_found_without_record:
             fate = f"{self.name} is left as it is. The next attempt continues it."
         else:
@@ -229,8 +225,13 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         return fate
 
     def stop(self, *, is_killed: bool = False) -> str:  # noqa: ARG002 - there is only one way to end a session
-        """Cancel the session and return what happened to it, as a sentence."""
+        """Cancel the session, unless it is to be kept, and return what happened to it, as a sentence."""
         record = self.known_record
+        if record.session is None:
+            self.stop_failed = self.config.on_ambiguous_start == "fail"
+            return HOW_TO_LOOK
+        if self.config.keep_session:
+            return f"{self.name} is left as it is (keep_session)."
         stopper = cancel_session(self.port, record.known_session)
         self.stop_failed = not stopper.confirmed
         self.port.record = record.seen(stopper.session(self.port.now()))

@@ -196,11 +196,12 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         """Stop all runs and return what happened to them. Known runs are stopped before others are searched for."""
         record = self.known_record
         known = [run for run in self._owned() if run.can_be_joined]
-        sentences = []
+        sentences, doubt = [], ""
         if record.is_in_doubt and not (record.runs is None and record.is_guess):
             self._ask_to_stop(known)
-            found, sentence = find_runs_to_stop(self.port, record, is_killed=is_killed)
-            sentences.append(sentence)
+            found, doubt = find_runs_to_stop(self.port, record, is_killed=is_killed)
+            none = f"No runs of space {record.space_id} were found that this task may have started."
+            sentences.append(doubt or ("" if found else none))
             for lost in found:
                 run = self._run_of(lost.agent_id)
                 run.port.record = lost
@@ -211,7 +212,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
             run.process_stop(run.known_record, result)
         if records:
             sentences.insert(0, _describe_stops(records, results))
-        self.stop_failed = not all(result.confirmed for result in results)
+        self.stop_failed = bool(doubt) or not all(result.confirmed for result in results)
         ended = {each.run_id or 0 for each, result in zip(records, results, strict=True) if result.confirmed}
         self.port.record = self.known_record.without_further(ended)
         if not self.port.is_asking_airflow:

@@ -400,21 +400,19 @@ class SpaceSearch:
 
 
 def find_runs_to_stop(port: Port, record: SpaceRecord, *, is_killed: bool) -> tuple[list[RunRecord], str]:
-    """Return the runs that a start without a response has certainly started, and a sentence about any others.
+    """Return the runs that a start without a response has certainly started, and a sentence about others that it may
+    have started; empty if there are none.
 
     :param is_killed: whether the task is being killed, so that only seconds are left.
     """
     search = SpaceSearch(record)
-    space = f"space {record.space_id}"
-    in_doubt = doubt_about(f"Runs of {space}", "them")
+    in_doubt = doubt_about(f"Runs of space {record.space_id}", "them")
     try:
         search.look_until_known(port, is_killed=is_killed)
     except SequentumError as error:
         return [], f"{in_doubt} ({error})"
     found = [search.agents[agent].started(run.id) for agent, run in search.certain.items()]
-    if search.doubtful:
-        return found, f"{in_doubt} {search.describe_doubt()}"
-    return found, "" if found else f"No runs of {space} were found that this task may have started."
+    return found, f"{in_doubt} {search.describe_doubt()}" if search.doubtful else ""
 
 
 def stop_stopping_runs(

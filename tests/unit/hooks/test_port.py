@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_sequentum.airflow_compat.task_state import TaskState
 from airflow_provider_sequentum.api import ClientSettings, SequentumClient, runs
-from airflow_provider_sequentum.api.errors import ConnectionNotMade
+from airflow_provider_sequentum.api.errors import ConnectionNotMade, HttpStatusError
 from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.hooks.port import AttemptPort, ClientPort
 from airflow_provider_sequentum.jobs.siblings import Claim
@@ -169,3 +169,69 @@ def test_what_a_retry_says_again_before_it_succeeds_is_heard(
     pull, removed = task.ti.xcom_pull, iter([True])
     monkeypatch.setattr(task.ti, "xcom_pull", lambda **asked: [] if next(removed, False) else pull(**asked))
     assert port_of(hook, task).claims() == [Claim(agent_id=7, run_ids=(1,), map_index=1)]
+
+
+# A key that is replaced while a task is waiting on a worker
+
+OLD_KEY, NEW_KEY = "sk-0123456789abcdef", "sk-fedcba9876543210"
+
+
+@pytest.fixture
+def sent(hook: SequentumConnection, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The keys of the requests, to a service that accepts only the new one."""
+    keys: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers["Authorization"].removeprefix("ApiKey "))
+        return httpx.Response(200, json=RUN) if keys[-1] == NEW_KEY else httpx.Response(401)
+
+    def client(settings: ClientSettings, *, urgent: bool = False) -> SequentumClient:
+        transport = httpx.MockTransport(answer)
+        return SequentumClient(settings, transport=transport, sleep=lambda seconds: None, urgent=urgent)
+
+    monkeypatch.setattr("airflow_provider_sequentum.api.SequentumClient", client, raising=False)
+    return keys
+
+
+def change_connection(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:
+    connection = {"conn_type": "sequentum", "host": "https://sequentum.example", "password": OLD_KEY, **fields}
+    monkeypatch.setenv("AIRFLOW_CONN_MY_CONN", json.dumps(connection))
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+@pytest.mark.parametrize("call", [CALL, runs.stop(7, 42), runs.start(7)], ids=["status", "stop", "start"])
+def test_a_refused_key_is_replaced_by_the_connections_new_one(
+    hook: SequentumConnection,
+    task: FakeTask,
+    sent: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    is_killed: bool,
+    call: Any,
+) -> None:
+    port = port_of(hook, task)
+    port.connect()
+    if is_killed:
+        port.hurry()
+    change_connection(monkeypatch, password=NEW_KEY)
+    port.send(call)
+    port.send(call)
+    assert sent == [OLD_KEY, NEW_KEY, NEW_KEY]
+
+
+@pytest.mark.parametrize("change", ["none", "gone", "invalid", "supervisor is busy"])
+def test_a_key_that_stays_refused_is_an_error_and_the_next_request_is_sent_with_it(
+    hook: SequentumConnection, task: FakeTask, sent: list[str], monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    port = port_of(hook, task)
+    port.connect()
+    if change == "gone":
+        monkeypatch.delenv("AIRFLOW_CONN_MY_CONN")
+    elif change != "none":
+        change_connection(monkeypatch, password="" if change == "invalid" else NEW_KEY)
+    port.is_asking_airflow = change == "supervisor is busy"
+    for _ in range(2):
+        with pytest.raises(HttpStatusError) as caught:
+            port.send(CALL)
+        assert caught.value.status_code == 401
+    assert sent == [OLD_KEY, OLD_KEY]
+    assert hook.run_link(7, 42) == "https://sequentum.example"

@@ -282,6 +282,35 @@ def test_a_lost_answer_to_the_start_is_retried_if_the_author_says_so(service: Fa
     assert list(service.sessions) == ["s1", "s2"]
 
 
+@pytest.mark.parametrize("policy", ["fail", "start"])
+def test_another_connection_hides_no_session_whose_start_was_lost(service: FakeBuilder, policy: str) -> None:
+    """A user who clears the task, or has said so before, wants another session; a retry by itself does not."""
+    service.faults["start"] = [(response_lost, True)]
+    world = service.task(retries=1)
+    with pytest.raises((AgentBuilderEnded, SequentumUnavailable)):
+        world.run(build(on_ambiguous_start=policy))
+    world.next_attempt()
+    if policy == "fail":
+        with pytest.raises(SequentumUnavailable, match=r"The API cannot list sessions.*Nothing was started"):
+            world.run(build(on_ambiguous_start=policy, sequentum_conn_id="another"))
+        assert list(service.sessions) == ["s1"]
+        world.clear()
+    assert world.run(build(on_ambiguous_start=policy, sequentum_conn_id="another")) == 700
+    assert list(service.sessions) == ["s1", "s2"]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_another_connection_ends_the_session_unless_it_is_to_be_kept(service: FakeBuilder, keep: bool) -> None:
+    service.broken["finish"] = down
+    world = service.task(retries=1)
+    with pytest.raises(SequentumUnavailable):
+        world.run(build(keep_session=keep))
+    service.broken.clear()
+    world.next_attempt()
+    assert world.run(build(keep_session=keep, sequentum_conn_id="another")) == 700
+    assert service.sessions["s1"].status == ("ready" if keep else "cancelled")
+
+
 @both_modes
 def test_a_session_lost_on_the_way(service: FakeBuilder, deferrable: bool) -> None:
     def gone(session: FakeSession, call: Any) -> dict[str, Any]:

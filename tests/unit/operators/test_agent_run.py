@@ -644,7 +644,7 @@ def test_a_worker_that_is_shut_down_leaves_its_run_to_the_next_attempt(
 ) -> None:
     killed = operator()
     kill_while(service, "status", killed)
-    with pytest.raises(SystemExit, match="Run 101 of agent 7 keeps running: the next attempt will join it"):
+    with pytest.raises(SystemExit, match="Run 101 of agent 7 keeps running: the next attempt joins it"):
         killed.execute(task.context)
     assert service.count("stop") == 0
     task.next_attempt()
@@ -1243,6 +1243,26 @@ def test_a_run_that_cannot_be_stopped_is_not_replaced(
     with pytest.raises(AgentRunStillRunning, match="Run 101 of agent 7 should be replaced") as caught:
         run_through(worker, task, deferrable=deferrable)
     assert (caught.value.agent_id, caught.value.run_id, service.count("start")) == (7, 101, 1)
+
+
+@pytest.mark.parametrize("asks_for", ["a clear", "other inputs", "the same"])
+@pytest.mark.parametrize("verb", ["status", "stop"])
+def test_what_the_next_attempt_does_with_a_run_that_was_left_to_it_is_true(
+    service: FakeService, worker: Worker, task: FakeTask, asks_for: str, verb: str
+) -> None:
+    """Until the run of an earlier attempt is joined, the next attempt may have to replace it as well."""
+    service.plans = [Plan(seconds=None)]
+    operator(wait_for_completion=False).execute(task.context)
+    task.clear() if asks_for == "a clear" else task.next_attempt()
+    inputs = {"input_parameters": {"a": 2}} if asks_for == "other inputs" else {}
+    faults: list[tuple[ErrorOf, bool] | None] = [(fakes.server_error, False)] * 400
+    service.faults.update(
+        {"status": faults} if verb == "status" or asks_for == "the same" else {"stop": faults, "kill": faults}
+    )
+    with pytest.raises((SequentumUnavailable, AgentRunStillRunning)) as caught:
+        operator(**inputs).execute(task.context)
+    follows = "joins it" if asks_for == "the same" else "takes it over"
+    assert str(caught.value).endswith(f"Run 101 of agent 7 is probably still running. The next attempt {follows}.")
 
 
 @BOTH

@@ -275,7 +275,7 @@ def test_a_worker_that_is_shut_down_leaves_its_session_to_the_next_attempt(
     world = service.task(retries=1)
     killed = build(screenshots_path=tmp_path.as_uri())
     kill_while(service, "status", killed, number=2)
-    with pytest.raises(SystemExit, match="session s1 keeps running: the next attempt will join it"):
+    with pytest.raises(SystemExit, match="session s1 keeps running: the next attempt joins it"):
         world.run(killed)
     assert service.sessions["s1"].status == "processing"
     world.next_attempt()

@@ -31,7 +31,7 @@ from airflow_provider_sequentum.runs.wait import PollOutcome, RunEvent
 from airflow_provider_sequentum.spaces.attempt import SpaceAttempt
 from tests.support import service as fakes
 from tests.support.airflow import FakeTask, deferred_by
-from tests.support.service import START, Clock, ErrorOf, FakeService, Plan
+from tests.support.service import START, Clock, ErrorOf, FakeRun, FakeService, Plan
 from tests.support.tries import fire_space, run_try
 from tests.support.worker import Killed, Worker
 
@@ -250,6 +250,47 @@ def test_without_a_state_store_no_retry_starts_runs_beside_those_that_could_not_
     assert isinstance(caught.value, AirflowFailException) != is_retried
 
 
+@pytest.mark.parametrize(("map_index", "is_retried"), [(-1, True), (0, False)])
+@pytest.mark.parametrize("doubt", ["unlisted", "ambiguous"])
+def test_without_a_state_store_no_retry_starts_runs_beside_those_that_could_not_be_found(
+    service: FakeService, worker: Worker, task: FakeTask, map_index: int, is_retried: bool, doubt: str
+) -> None:
+    """What cannot be found cannot be stopped either: the retry of a mapped task would start all agents again."""
+    task.has_state_store, task.ti.map_index, task.ti.max_tries = False, map_index, 1
+    lose_the_start(service, doubt)
+    with pytest.raises(SequentumException, match="may be running and costing credits") as caught:
+        run_through(worker, task, retries=1)
+    is_final = isinstance(caught.value, AirflowFailException)
+    assert is_final != is_retried or isinstance(caught.value, AgentRunStartAmbiguous)
+
+
+@pytest.mark.parametrize("doubt", ["unlisted", "ambiguous"])
+def test_another_connection_hides_no_runs_that_could_not_be_found(
+    service: FakeService, worker: Worker, task: FakeTask, doubt: str
+) -> None:
+    lose_the_start(service, doubt)
+    with pytest.raises(SequentumException):
+        run_through(worker, task)
+    task.next_attempt()
+    with pytest.raises(SequentumUnavailable, match="was started with the connection 'sequentum_default'"):
+        run_through(worker, task, sequentum_conn_id="another")
+    assert service.count("run-all") == 1
+
+
+def lose_the_start(service: FakeService, doubt: str) -> None:
+    """Lose the response to the start of the space, and let nothing show which runs it has started."""
+    service.plans = [Plan(seconds=None)]
+    service.faults["run-all"] = [(fakes.response_lost, True)]
+    if doubt == "unlisted":
+        service.faults["runs"] = [(fakes.server_error, False)] * 2000
+        return
+
+    def start_another(run: FakeRun) -> None:
+        service.start(run.agent_id, by_stranger=True)
+
+    service.on_start = start_another
+
+
 def test_runs_from_before_a_clear_that_ended_well_are_no_success_when_the_time_is_up(
     service: FakeService, worker: Worker, task: FakeTask
 ) -> None:
@@ -382,7 +423,7 @@ def test_a_worker_that_is_shut_down_leaves_the_runs_to_the_next_attempt(
     monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.kill.state_of", lambda task_instance: "running")
     killed = operator()
     kill_while(service, "status", killed)
-    with pytest.raises(SystemExit, match="the next attempt will join it"):
+    with pytest.raises(SystemExit, match="the next attempt joins it"):
         killed.execute(task.context)
     assert service.count("stop") == 0
     task.next_attempt()
@@ -505,6 +546,7 @@ def test_no_runs_are_started_beside_one_that_could_not_be_stopped(
     with pytest.raises(AgentRunStillRunning, match=r"Runs \[101, 102, 103\] of agents \[7, 8, 9\]") as caught:
         run_through(worker, task, deferrable=deferrable)
     assert "A retry stops them again" in str(caught.value)
+    assert str(caught.value).endswith("The next attempt takes it over.")
     assert len(service.runs) == 3
     service.faults.clear()
     task.next_attempt()
