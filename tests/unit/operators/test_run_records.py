@@ -155,6 +155,30 @@ def test_a_learnt_breach_fails_and_with_few_runs_it_warns(checks: Checks) -> Non
     assert checks.report["learnt_from"] == 7, "a run that failed is not learnt from"
 
 
+def test_however_many_runs_fail_the_last_good_ones_are_what_a_run_is_compared_with(checks: Checks) -> None:
+    """Else an outage that lasts long enough would pass, and later runs be compared with it."""
+    checks.good_runs(6)
+    profiles = checks.folder / "profiles"
+    broken = {**checks.profile(1), "verdict": "failed"}
+    for run in range(7, 60):
+        (profiles / f"run-{run}.json").write_text(json.dumps({**broken, "run_id": run}))
+    with pytest.raises(RunRecordsRejected, match="price"):
+        checks.check(60, rows(60, price="{:.2f} EUR"))
+    assert checks.report["learnt_from"] == 6
+    assert "the last 30 runs" in Path(checks.report["page"]).read_text()
+
+
+def test_however_many_runs_fail_the_records_of_the_last_good_one_are_kept(checks: Checks) -> None:
+    checks.good_runs(6)
+    for run in range(7, 13):
+        with pytest.raises(RunRecordsRejected):
+            checks.check(run, rows(run, price="{:.2f} EUR"))
+    checks.check(13)
+    assert checks.profile(13)["change"]["run_id"] == 6
+    kept = sorted(path.name for path in (checks.folder / "profiles").glob("*.parquet"))
+    assert kept == ["run-10.parquet", "run-11.parquet", "run-12.parquet", "run-13.parquet", "run-6.parquet"]
+
+
 def test_a_person_accepts_a_change(checks: Checks) -> None:
     checks.good_runs(6)
     with pytest.raises(RunRecordsRejected):
