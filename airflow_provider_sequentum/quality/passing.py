@@ -1,11 +1,12 @@
 """Writing the files that passed, without what the contract removes, and the files with quarantined records and reasons.
 
-Each file keeps its format, and its values are written as they were read: a Parquet file keeps its types, lists and
-objects, a workbook the values of its first sheet.
+Each file keeps its format, and its values are written as they were read: a text file keeps its encoding, a Parquet file
+its types, lists and objects, a workbook the values of its first sheet.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -20,7 +21,14 @@ from airflow_provider_sequentum.quality.engine import LandedPath, Table
 from airflow_provider_sequentum.quality.history import Folder
 from airflow_provider_sequentum.quality.judge import Removal, removed_rows
 from airflow_provider_sequentum.records.excel import SheetWriter
-from airflow_provider_sequentum.records.formats import TABLES, RecordsUnreadable, format_of, library
+from airflow_provider_sequentum.records.formats import (
+    BINARY,
+    TABLES,
+    RecordsUnreadable,
+    encoding_of,
+    format_of,
+    library,
+)
 from airflow_provider_sequentum.records.parquet import parquet_batches, parquet_schema, partition_of
 from airflow_provider_sequentum.records.reading import read_records
 from airflow_provider_sequentum.records.writing import ROW_GROUP, RowGroups, folder_of
@@ -99,6 +107,9 @@ def write_passed(
     paths, quarantined, first = [], [], 0
     for file, name, source in zip(files, names, table.sources, strict=True):
         bad_name = f"{QUARANTINE_FOLDER}{name}" if "/" in name else f"{QUARANTINE}{name}"
+        if not source.records and format_of(file.name) != "parquet":  # without records, its columns are not known
+            paths.append(str(file))
+            continue
         with ExitStack() as stack:
             stream = stack.enter_context(file.open("rb"))
             pair: _RecordFiles | _ParquetFiles
@@ -110,7 +121,11 @@ def write_passed(
                     pair.add(batch, list(map(reason_of, rows)), list(map(blank_in, rows)))
                     row += batch.num_rows
             else:
-                pair = _RecordFiles(stack, folder, name, bad_name, delimiter, removal.columns)
+                written_in = "utf-8"
+                if format_of(file.name) not in BINARY:
+                    written_in = encoding or encoding_of(stream.read(8))
+                    stream.seek(0)
+                pair = _RecordFiles(stack, folder, name, bad_name, written_in, delimiter, removal.columns)
                 records = read_records(stream, file.name, encoding=encoding, delimiter=delimiter)
                 for row, record in enumerate(records, first):
                     pair.add(record, reason_of(row), blank_in(row))
@@ -215,16 +230,18 @@ class _RecordFiles:
         folder: Folder,
         name: str,
         bad_name: str,
+        encoding: str,
         delimiter: str | None,
         dropped: frozenset[str],
     ) -> None:
         def open_file(name: str) -> _SheetFile | _TextFile:
             if format_of(name) == "xlsx":
                 return _SheetFile(stack, _Whole(stack, folder, name), name)
-            return _TextFile(stack.enter_context(folder.write(name)), name, delimiter)
+            return _TextFile(stack.enter_context(folder.write(name)), name, encoding, delimiter)
 
         self._dropped = dropped
         self._good = open_file(name)
+        self._has_records = False
         self._bad: _SheetFile | _TextFile | None = None
         self._open_bad: Callable[[], _SheetFile | _TextFile] = lambda: open_file(bad_name)
 
@@ -239,8 +256,13 @@ class _RecordFiles:
         :param reason: why it is quarantined; empty if it passes.
         :param blank: the columns whose values are removed.
         """
+        if not self._has_records:
+            self._has_records = True
+            self._good.start([name for name in record if name not in self._dropped])
         if reason:
-            self._bad = self._bad or self._open_bad()
+            if self._bad is None:
+                self._bad = self._open_bad()
+                self._bad.start([*record, REASON])
             self._bad.write({**record, REASON: reason})
             return
         gap = "" if all(isinstance(value, str) for value in record.values()) else None
@@ -260,9 +282,7 @@ class _SheetFile:
     def __init__(self, stack: ExitStack, file: _Whole, name: str) -> None:
         self._file = file
         self._sheet = stack.enter_context(SheetWriter(file.local, name))
-
-    def write(self, record: dict[str, Any]) -> None:
-        self._sheet.write(record)
+        self.start, self.write = self._sheet.start, self._sheet.write
 
     def end(self) -> None:
         self._sheet.end()
@@ -270,26 +290,34 @@ class _SheetFile:
 
 
 class _TextFile:
-    """Writes records to a text file, in the format of its name."""
+    """Writes records to a text file, in the format of its name.
 
-    def __init__(self, stream: Any, name: str, delimiter: str | None) -> None:
+    Even without records, it is a file that the record reader accepts.
+    """
+
+    def __init__(self, stream: Any, name: str, encoding: str, delimiter: str | None) -> None:
         kind = format_of(name)
         self._stream = stream
+        # What a cell contains was read in this encoding, but a reason may contain other characters.
+        self._encoder = codecs.getincrementalencoder(encoding)("backslashreplace")
+        self._is_ascii = not codecs.lookup(encoding).name.startswith("utf")  # escapes in JSON can stand for any text
         self._is_table, self._is_array = kind in TABLES, kind == "json"
         self._text = io.StringIO(newline="")
         self._delimiter = delimiter or ("\t" if kind == "tsv" else ",")
         self._writer: Any = None
         self._records = 0
 
+    def start(self, columns: list[str]) -> None:
+        if self._is_table:
+            self._writer = csv.DictWriter(self._text, columns, delimiter=self._delimiter)
+            self._writer.writeheader()
+
     def write(self, record: dict[str, Any]) -> None:
         if self._is_table:
-            if self._writer is None:
-                self._writer = csv.DictWriter(self._text, list(record), delimiter=self._delimiter)
-                self._writer.writeheader()
             self._writer.writerow(record)
         else:
             self._text.write(("[" if not self._records else ",\n") if self._is_array else "")
-            json.dump(record, self._text, ensure_ascii=False, default=str)
+            json.dump(record, self._text, ensure_ascii=self._is_ascii, default=str)
             self._text.write("" if self._is_array else "\n")
         self._records += 1
         if self._text.tell() > 1024 * 1024:
@@ -297,10 +325,12 @@ class _TextFile:
 
     def end(self) -> None:
         if self._is_array:
-            self._text.write("]\n" if self._records else "[]\n")
-        self._flush()
+            self._text.write("]" if self._records else "[]")
+        if not self._is_table and (self._is_array or not self._records):
+            self._text.write("\n")
+        self._flush(final=True)
 
-    def _flush(self) -> None:
-        self._stream.write(self._text.getvalue().encode())
+    def _flush(self, *, final: bool = False) -> None:
+        self._stream.write(self._encoder.encode(self._text.getvalue(), final))
         self._text.seek(0)
         self._text.truncate()

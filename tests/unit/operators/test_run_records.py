@@ -269,6 +269,67 @@ def test_quarantine_of_json(checks: Checks, name: str) -> None:
     ]
 
 
+FILLED = {"rules": [{"rule": "filled", "column": "sku", "on_breach": "quarantine"}]}
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.json", "rows.ndjson"])
+@pytest.mark.parametrize(
+    ("encoding", "given"),
+    [("cp1252", True), ("utf-16", False), ("utf-16-le", True), ("utf-8-sig", False), ("iso2022_jp", True)],
+)
+def test_what_passes_keeps_its_encoding(checks: Checks, name: str, encoding: str, given: bool) -> None:
+    """What reads the landed files reads those that passed: they are returned in the same place."""
+    word = "日本" if encoding == "iso2022_jp" else "é€"
+    text = {
+        "csv": f"sku,{word}\r\n1,{word}\r\n,{word}\r\n",
+        "json": f'[{{"sku": 1, "{word}": "{word}"}},\n{{"sku": "", "{word}": "\\ud83d\\ude00"}}]\n',
+        "ndjson": f'{{"sku": 1, "{word}": "\\ud83d\\ude00"}}\n{{"sku": "", "{word}": ""}}\n',
+    }[name.rpartition(".")[2]]
+    landed = Path(checks.land(1, "", name))
+    landed.write_bytes(text.encode(encoding))
+    rules = [*FILLED["rules"], {"rule": "allowed", "column": "sku", "values": ["1", "Ω"], "on_breach": "quarantine"}]
+    options = {"encoding": encoding} if given else {}
+    (path,) = checks.check(1, files=[str(landed)], contract={"rules": rules}, **options)
+    (bad,) = checks.report["quarantined"]
+    for passed, number in ((path, 1), (bad, 1)):
+        with Path(passed).open("rb") as file:
+            assert len(list(read_records(file, name, **options))) == number
+    kept = Path(path).read_bytes()
+    assert word in kept.decode(encoding) or json.dumps(word)[1:-1] in kept.decode(encoding)
+    with landed.open("rb") as before, Path(path).open("rb") as after:
+        assert list(read_records(after, name, **options)) == list(read_records(before, name, **options))[:1]
+
+
+def test_a_reason_is_written_in_any_encoding(checks: Checks) -> None:
+    contract = {"rules": [{"rule": "allowed", "column": "sku", "values": ["1", "Ω"], "on_breach": "quarantine"}]}
+    landed = Path(checks.land(1, ""))
+    landed.write_bytes("sku\n1\né\n".encode("cp1252"))
+    checks.check(1, files=[str(landed)], contract=contract, encoding="cp1252")
+    (bad,) = checks.report["quarantined"]
+    assert Path(bad).read_text("cp1252").splitlines()[1] == "é,\"none of '1', '\\u03a9'\""
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.json", "rows.ndjson", "rows.xlsx"])
+def test_a_file_of_which_no_record_passes_can_be_read(checks: Checks, name: str) -> None:
+    """A run with several files: tasks after the check read them all."""
+    records, kind = [{"sku": "", "n": "1"}], name.rpartition(".")[2]
+    landed = Path(checks.land(1, "sku\tn\n\t1\n" if kind == "tsv" else "sku,n\n,1\n", name))
+    if kind in ("json", "ndjson"):
+        landed.write_text(json.dumps(records if kind == "json" else records[0]))
+    if kind == "xlsx":
+        with SheetWriter(stream := io.BytesIO(), name) as sheet:
+            sheet.start(["sku", "n"])
+            sheet.write({"sku": None, "n": 1})
+            sheet.end()
+        landed.write_bytes(stream.getvalue())
+    good = checks.land(1, "sku,n\n7,1\n", "good.csv")
+    empty = checks.land(1, "sku,n\n", "empty.csv")
+    paths = checks.check(1, files=[str(landed), good, empty], contract=FILLED)
+    assert [list(read(Path(path))) for path in paths] == [[], [{"sku": "7", "n": "1"}], []]
+    if kind == "csv":
+        assert Path(paths[0]).read_text() == "sku,n\n"
+
+
 def test_all_in_quarantine_fails(checks: Checks) -> None:
     contract = {"rules": [{"rule": "filled", "column": "sku", "on_breach": "quarantine"}]}
     with pytest.raises(RunRecordsRejected, match="none passed"):
@@ -561,6 +622,7 @@ def test_a_workbook_holds_each_value_as_it_is() -> None:
         {"": True, "a": dt.time(10, 30), "b": DAY, "c": "7"},
     ]
     with SheetWriter(file := io.BytesIO(), "rows.xlsx") as sheet:
+        sheet.start(records[0])
         for record in records:
             sheet.write(record)
         sheet.end()
