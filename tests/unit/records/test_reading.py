@@ -79,6 +79,10 @@ def test_csv_gives_strings() -> None:
         ("a.json", ' [ {"a":"1", "b":"é"} ] \n'.encode("utf-8-sig"), {}),
         ("a.json", '{"a":"1","b":"é"}'.encode(), {}),
         ("a.jsonl", '\n{"a":"1","b":"é"}\n\n'.encode(), {}),
+        ("a.csv", "a,b\n1,é\n".encode("utf-8-sig"), {"encoding": "utf-8"}),
+        ("a.csv", '"a","b"\n1,é\n'.encode("utf-8-sig"), {"encoding": "UTF8"}),
+        ("a.json", '[{"a":"1","b":"é"}]'.encode("utf-8-sig"), {"encoding": "utf-8"}),
+        ("a.csv", "\ufeffa,b\n1,é\n".encode("utf-16-le"), {"encoding": "utf-16-le"}),
     ],
 )
 def test_encodings_delimiters_and_white_space(name: str, content: bytes, options: dict[str, Any]) -> None:
