@@ -145,6 +145,8 @@ def _row_values(cells: list[dict[str, Any]], row: int, name: str) -> list[Any]:
         column, value = cell["column"], cell["value"]
         if value is None:  # only has a format, as in a sheet that was once wider
             continue
+        if isinstance(value, str):
+            value = value.replace("_x000D_", "\r")  # how a workbook stores it, which openpyxl does not undo
         if not len(values) < column <= LARGEST_SHEET[1]:
             raise RecordsUnreadable(f"{name!r} has a cell in column {column} after {len(values)} cells of row {row}.")
         values += [None] * (column - len(values) - 1)

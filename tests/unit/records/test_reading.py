@@ -56,6 +56,12 @@ def test_a_sheet_may_have_been_wider_and_longer_once() -> None:
     assert read("o.xlsx", content) == [{"sku": "A1", "price": 1.5}, {"sku": "A2", "price": None}]
 
 
+def test_line_breaks_in_a_sheet() -> None:
+    """Programs for Windows write CR LF into cells, and a workbook escapes the CR."""
+    content = sheet(["sku", "na_x000D_\nme"], ["A1", "one_x000D_\ntwo"])
+    assert read("o.xlsx", content) == [{"sku": "A1", "na\r\nme": "one\r\ntwo"}]
+
+
 def test_a_row_of_a_sheet_that_has_more_cells_than_columns_is_said() -> None:
     with pytest.raises(RecordsUnreadable, match=r"'o\.xlsx' has 3 cells in row 2, but 2 columns"):
         read("o.xlsx", sheet(["sku", "price"], ["A1", 1.5, "?"]))
