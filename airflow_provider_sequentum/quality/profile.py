@@ -91,7 +91,8 @@ def _number_of(is_number: str, is_iso_date: str, is_written_date: str, *, has_da
     """Return SQL for the number in a cell, from SQL for its kind. Dates have no number unless ``has_dates`` is set."""
     iso = "epoch(TRY_CAST(trim(v) AS TIMESTAMP)) / 86400"
     written = "epoch(try_strptime(trim(v), ['%d.%m.%Y', '%d/%m/%Y', '%m/%d/%Y', '%m.%d.%Y'])) / 86400"
-    return rf"""CASE
+    # A code such as 10E500 is too large for a number, as are very many digits.
+    return rf"""nullif(nullif(CASE
     WHEN {is_number} THEN TRY_CAST(v AS DOUBLE)
     WHEN {is_iso_date} THEN {iso if has_dates else "NULL"}
     WHEN {is_written_date} THEN {written if has_dates else "NULL"}
@@ -99,7 +100,7 @@ def _number_of(is_number: str, is_iso_date: str, is_written_date: str, *, has_da
         CASE WHEN regexp_matches(v, '^\s*[-\x{{2212}}]') THEN '-' ELSE '' END
         || regexp_replace(regexp_replace(regexp_extract(v, '{_DIGITS}'), '[.,]\d{{1,2}}$', ''), '\D', '', 'g')
         || '.' || coalesce(nullif(regexp_extract(regexp_extract(v, '{_DIGITS}'), '[.,](\d{{1,2}})$', 1), ''), '0')
-        AS DOUBLE) END"""
+        AS DOUBLE) END, 'inf'::DOUBLE), '-inf'::DOUBLE)"""
 
 
 _WRITTEN_AS = (

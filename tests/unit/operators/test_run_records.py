@@ -155,6 +155,15 @@ def test_a_learnt_breach_fails_and_with_few_runs_it_warns(checks: Checks) -> Non
     assert checks.report["learnt_from"] == 7, "a run that failed is not learnt from"
 
 
+@pytest.mark.parametrize("code", ["10E500", "9" * 320])
+def test_a_code_that_looks_like_an_infinite_number_does_not_damage_the_profile(checks: Checks, code: str) -> None:
+    for run in (1, 2):
+        assert checks.check(run, rows(run) + f"{code},Thing,{code}\n")
+    rules = [{"rule": "range", "column": "price", "minimum": 0}]
+    with pytest.raises(RunRecordsRejected, match="not within 0.0 or more"):
+        checks.check(3, rows(3) + f"S,Thing,{code}\n", contract={"rules": rules})
+
+
 def test_however_many_runs_fail_the_last_good_ones_are_what_a_run_is_compared_with(checks: Checks) -> None:
     """Else an outage that lasts long enough would pass, and later runs be compared with it."""
     checks.good_runs(6)
