@@ -160,7 +160,7 @@ def test_a_code_that_looks_like_an_infinite_number_does_not_damage_the_profile(c
     for run in (1, 2):
         assert checks.check(run, rows(run) + f"{code},Thing,{code}\n")
     rules = [{"rule": "range", "column": "price", "minimum": 0}]
-    with pytest.raises(RunRecordsRejected, match="not within 0.0 or more"):
+    with pytest.raises(RunRecordsRejected, match=r"not within 0\.0 or more"):
         checks.check(3, rows(3) + f"S,Thing,{code}\n", contract={"rules": rules})
 
 
