@@ -396,6 +396,11 @@ def test_bad_files(checks: Checks, text: str, error: type[Exception], words: str
     assert not checks.extras
 
 
+def test_records_without_fields(checks: Checks) -> None:
+    with pytest.raises(RunRecordsUnreadable, match=r"cannot be checked\. None of the 2 records has a field\."):
+        checks.check(1, files=[checks.land(1, "[{}, {}]", "rows.json")], contract={})
+
+
 def test_other_columns_than_ever(checks: Checks) -> None:
     checks.good_runs(6)
     with pytest.raises(RunRecordsRejected, match="missing"):
