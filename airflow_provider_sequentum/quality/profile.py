@@ -7,6 +7,7 @@ the whole table, so that similarities between adjacent rows are measured as well
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -303,6 +304,12 @@ def _share(value: float | None) -> float:
     return round(value or 0.0, 5)
 
 
+def _rounded(number: float) -> float:
+    # Rounding up the largest numbers would make them infinite.
+    most = sys.float_info.max
+    return min(max(float(f"{number:.10g}"), -most), most)
+
+
 def _sample(table: Table) -> int:
     most = max(_BLOCK, min(SAMPLE, _CELLS // max(1, len(table.names))))
     every = -(-table.records // most) if table.records else 1
@@ -358,7 +365,7 @@ def _columns(table: Table, filled_records: Sequence[int]) -> dict[str, ColumnPro
             filled=filled[c],
             distinct=_share(distinct / cells),
             lengths=lengths,
-            numbers=[float(f"{number:.10g}") for number in numbers or []],
+            numbers=[_rounded(number) for number in numbers or []],
             numeric=_share(numeric),
             longest=_share(longest[c]),
             repeated=_share(repeated[c]),

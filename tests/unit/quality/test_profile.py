@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
@@ -125,6 +126,7 @@ WRITTEN = st.text(st.sampled_from("0123456789eE+-., €/:TZ"), max_size=12) | st
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(WRITTEN, WRITTEN, st.floats()), min_size=1, max_size=30))
 @example([("10E500", "1e308", math.inf)])
+@example([("", "", sys.float_info.max)])
 @example([(f"{'9' * 320} EUR", "-10E500", math.nan)])
 def test_whatever_is_in_the_cells_the_profile_can_be_read_again(
     workspace: Workspace, cells: list[tuple[str, str, float]]
