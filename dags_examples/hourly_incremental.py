@@ -107,6 +107,7 @@ with DAG(
         input_parameters=hour,
         deferrable=True,
         retries=2,
+        on_empty="skip",
     )
     land = RunFilesToObjectStorageOperator(
         task_id="land_files",

@@ -227,7 +227,8 @@ class SequentumHook(SequentumConnection):
             the position.
         :raises RunFilesUnavailable: the run is still active, an entry in the service's list of files cannot be read, or
             the worker's disk is full.
-        :raises SequentumRequestRefused: the run or its files no longer exist.
+        :raises SequentumRequestRefused: the run or its files no longer exist, or none of the files of a run with
+            records matches the pattern.
         """
         from airflow_provider_sequentum.records.reading import read_records
 
@@ -353,7 +354,13 @@ class SequentumHook(SequentumConnection):
         from airflow_provider_sequentum.api import files
         from airflow_provider_sequentum.records.formats import format_of
         from airflow_provider_sequentum.runs.describe import counted
-        from airflow_provider_sequentum.runs.files import select, why_incomplete, why_records_missing, why_removed
+        from airflow_provider_sequentum.runs.files import (
+            listing,
+            select,
+            why_incomplete,
+            why_records_missing,
+            why_removed,
+        )
 
         wanted = self._parsed("pattern", optional(parse_text, "*"), pattern)
         run = self.get_run(agent_id=agent_id, run_id=run_id)
@@ -369,6 +376,12 @@ class SequentumHook(SequentumConnection):
             selection = select(listed, None, [wanted])
             if reason := why_removed(run, listed) or why_records_missing(run, selection):
                 raise SequentumRequestRefused(f"Run {run.id} of agent {run.agent_id}: {reason}")
+            if not selection.chosen and (run.data_count or run.export_count):
+                names = listing(selection.delivered_left_out)
+                raise SequentumRequestRefused(
+                    f"Run {run.id} of agent {run.agent_id} has records, but none of its files matches "
+                    f"pattern={wanted!r}: {names}"
+                )
             with _naming_run(run):
                 for file in selection.chosen:
                     format_of(file.name or "")

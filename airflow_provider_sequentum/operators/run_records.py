@@ -48,8 +48,8 @@ class CheckRunRecordsOperator(BaseOperator):
         ``quality.contract.Contract``. Not a template. Default: no rules.
     :param contract_file: instead, the path of a file of the Open Data Contract Standard, version 3.1.0.
     :param contract_schema: the schema object in that file. Default: the only one.
-    :param profiles: the folder for the profiles of the agent's runs. Each agent needs its own. Default: the records are
-        not compared with earlier runs.
+    :param profiles: the folder for the profiles of the agent's runs. Each agent needs its own, and each of several
+        checks of an agent's records too. Default: the records are not compared with earlier runs.
     :param on_drift: what to do if the records drifted, compared with earlier runs: ``fail`` (default), ``warn`` or
         ``skip``. With fewer than five earlier good runs, drift only causes a warning.
     :param learn_from: number of the last good runs to compare with, 5 to 30. Default 20.

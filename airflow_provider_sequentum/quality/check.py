@@ -55,6 +55,8 @@ def check_records(check: Check, workspace: Workspace) -> Report:
     """
     history = None if check.profiles is None else read_history(check.profiles, check.agent_id, check.run_id)
     loaded = workspace.load(check.files, **check.text_options)
+    if loaded.records and not loaded.columns:
+        raise RecordsUnreadable(f"None of the {loaded.records:,} records has a field.")
     if len(loaded.columns) > MAX_COLUMNS:
         raise RecordsUnreadable(
             f"The records have {len(loaded.columns):,} columns, and at most {MAX_COLUMNS:,} are checked. "

@@ -20,7 +20,7 @@ COMPARED_RECORDS = 50_000
 """Approximate number of a run's records that are kept for the comparison with the next run."""
 
 LAST_RUNS = 30
-"""Maximum number of earlier runs that are shown in a report, or compared with."""
+"""Maximum number of earlier runs that are shown in a report, and of good ones that a run is compared with."""
 
 _KEPT_RECORDS = 3
 _NAME = re.compile(r"run-([1-9]\d{0,18})\.(json|parquet)")
@@ -60,7 +60,7 @@ class History:
     """The profiles of an agent's runs.
 
     :param folder: the folder in which they are stored.
-    :param earlier: the profiles of the last runs before this one, the oldest first.
+    :param earlier: the profiles of the last runs before this one, and of the last good ones, the oldest first.
     :param own: the profile from an earlier check of this run.
     """
 
@@ -71,7 +71,7 @@ class History:
 
     def learnt(self, most: int) -> list[Profile]:
         """Return the profiles of the last good runs, the oldest first."""
-        return [each for each in self.earlier if each.verdict in GOOD and each.records][-most:]
+        return [each for each in self.earlier if _is_good(each)][-most:]
 
     def records_before(self, table: Table, run_id: int, good: Sequence[Profile]) -> tuple[Table, int] | None:
         """Return the stored records of the last good run, and its id."""
@@ -91,8 +91,13 @@ class History:
             self._save_records(profile, table)
         with self.folder.write(f"run-{profile.run_id}.json") as stream:
             stream.write(profile.to_json())
-        for old in sorted(each for each in self._records if each < profile.run_id)[:-_KEPT_RECORDS]:
-            self.folder.remove(f"run-{old}.parquet")
+        before = [each for each in self._records if each < profile.run_id]
+        good = {each.run_id for each in self.learnt(LAST_RUNS)}
+        # The next run may be compared with any of the last ones: a person may accept one that failed.
+        kept = {*before[-_KEPT_RECORDS:], *[each for each in before if each in good][-1:]}
+        for old in before:
+            if old not in kept:
+                self.folder.remove(f"run-{old}.parquet")
 
     def _save_records(self, profile: Profile, table: Table) -> None:
         key, file = key_of(table, profile.key), table.workspace.folder / "records.parquet"
@@ -109,15 +114,27 @@ class History:
 
 
 def read_history(folder: Folder, agent_id: int, run_id: int) -> History:
-    """Read the profiles of an agent's runs before this one.
+    """Read the profiles of an agent's runs before this one, however many of them failed since the last good ones.
 
     :raises ValueError: a profile belongs to another agent, or is damaged.
     """
     names = [match for name in folder.contents().sizes if (match := _NAME.fullmatch(name))]
     runs = sorted(int(match[1]) for match in names if match[2] == "json")
-    earlier = [_read(folder, agent_id, run) for run in [run for run in runs if run < run_id][-LAST_RUNS:]]
+    earlier: list[Profile] = []
+    good = 0
+    for place, run in enumerate(run for run in reversed(runs) if run < run_id):
+        if good == LAST_RUNS:
+            break
+        found = _read(folder, agent_id, run)
+        good += _is_good(found)
+        if place < LAST_RUNS or _is_good(found):
+            earlier.insert(0, found)
     own = _read(folder, agent_id, run_id) if run_id in runs else None
     return History(folder, earlier, own, sorted(int(match[1]) for match in names if match[2] == "parquet"))
+
+
+def _is_good(profile: Profile) -> bool:
+    return profile.verdict in GOOD and profile.records > 0
 
 
 def _read(folder: Folder, agent_id: int, run_id: int) -> Profile:

@@ -135,7 +135,8 @@ def judge(table: Table, contract: Contract) -> Judgement:
     if table.records and (missing := [name for name in contract.key if name not in table.columns]):
         message = f"missing; there are {_quoted(table.names)}"
         judging.breaches.append(Breach("key", ", ".join(missing), "fail", message))
-    if table.records == 0 and not any(isinstance(rule, Records) for rule in contract.rules):
+    minimums = [rule.minimum for rule in contract.rules if isinstance(rule, Records)]
+    if table.records == 0 and all(minimum is None for minimum in minimums):
         judging.breaches.append(Breach("records", None, "fail", "the files contain none"))
     return Judgement(
         judging.breaches,

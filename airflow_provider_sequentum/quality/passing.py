@@ -1,11 +1,12 @@
 """Writing the files that passed, without what the contract removes, and the files with quarantined records and reasons.
 
-Each file keeps its format, and its values are written as they were read: a Parquet file keeps its types, lists and
-objects, a workbook the values of its first sheet.
+Each file keeps its format, and its values are written as they were read: a text file keeps its encoding, a Parquet file
+its types, lists and objects, a workbook the values of its first sheet.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -15,13 +16,22 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, islice
 from typing import IO, Any, Unpack
 
 from airflow_provider_sequentum.quality.engine import LandedPath, Table
 from airflow_provider_sequentum.quality.history import Folder
 from airflow_provider_sequentum.quality.judge import Removal, removed_rows
 from airflow_provider_sequentum.records.excel import SheetWriter
-from airflow_provider_sequentum.records.formats import TABLES, RecordsUnreadable, TextOptions, format_of, library
+from airflow_provider_sequentum.records.formats import (
+    BINARY,
+    TABLES,
+    RecordsUnreadable,
+    TextOptions,
+    encoding_of,
+    format_of,
+    library,
+)
 from airflow_provider_sequentum.records.parquet import parquet_batches, parquet_schema, partition_of
 from airflow_provider_sequentum.records.reading import read_records
 from airflow_provider_sequentum.records.writing import ROW_GROUP, RowGroups, folder_of
@@ -102,6 +112,9 @@ def write_passed(
     paths, quarantined, first = [], [], 0
     for file, name, source in zip(files, names, table.sources, strict=True):
         bad_name = f"{QUARANTINE_FOLDER}{name}" if "/" in name else f"{QUARANTINE}{name}"
+        if not source.records and format_of(file.name) != "parquet":  # without records, its columns are not known
+            paths.append(str(file))
+            continue
         with ExitStack() as stack:
             stream = stack.enter_context(file.open("rb"))
             if format_of(file.name) == "parquet":
@@ -115,11 +128,18 @@ def write_passed(
                     _add_batch(pair, batch, good_schema.names, list(map(reason_of, rows)), list(map(blank_in, rows)))
                     row += batch.num_rows
             else:
-                pair = _Pair(
-                    stack, *(_record_file(folder, each, options.get("delimiter")) for each in (name, bad_name))
-                )
+                written_in = options.get("encoding") or _encoding_of(file.name, stream)
+                text = written_in, options.get("delimiter")
                 records = read_records(stream, file.name, **options)
-                for row, record in enumerate(records, first):
+                head = list(islice(records, 1))
+                columns = [name for record in head for name in record]
+                kept = [name for name in columns if name not in removal.columns]
+                pair = _Pair(
+                    stack,
+                    _record_file(folder, name, kept, *text),
+                    _record_file(folder, bad_name, [*columns, REASON], *text),
+                )
+                for row, record in enumerate(chain(head, records), first):
                     _add_record(pair, record, removal.columns, reason_of(row), blank_in(row))
         paths.append(folder.where(name))
         if pair.has_bad:
@@ -203,16 +223,29 @@ def _parquet_file(folder: Folder, name: str, schema: Any) -> Iterator[Callable[[
         groups.end()
 
 
+def _encoding_of(name: str, stream: IO[bytes]) -> str:
+    """Return the encoding of a file, which the files that are made of it have as well."""
+    start = b"" if format_of(name) in BINARY else stream.read(8)
+    stream.seek(0)
+    return encoding_of(start)
+
+
 @contextmanager
-def _record_file(folder: Folder, name: str, delimiter: str | None) -> Iterator[Callable[[Any], object]]:
-    """Yield the function that writes a record to a workbook or text file, in the format of its name."""
+def _record_file(
+    folder: Folder, name: str, columns: list[str], encoding: str, delimiter: str | None
+) -> Iterator[Callable[[Any], object]]:
+    """Yield the function that writes a record to a workbook or text file, in the format of its name.
+
+    Even without records, it is a file that the record reader accepts.
+    """
     if format_of(name) == "xlsx":
         with _whole(folder, name) as local, SheetWriter(local, name) as sheet:
+            sheet.start(columns)
             yield sheet.write
             sheet.end()
     else:
         with folder.write(name) as stream:
-            text = _TextFile(stream, name, delimiter)
+            text = _TextFile(stream, name, columns, encoding, delimiter)
             yield text.write
             text.end()
 
@@ -220,24 +253,26 @@ def _record_file(folder: Folder, name: str, delimiter: str | None) -> Iterator[C
 class _TextFile:
     """Writes records to a text file, in the format of its name."""
 
-    def __init__(self, stream: Any, name: str, delimiter: str | None) -> None:
+    def __init__(self, stream: Any, name: str, columns: list[str], encoding: str, delimiter: str | None) -> None:
         kind = format_of(name)
         self._stream = stream
-        self._is_table, self._is_array = kind in TABLES, kind == "json"
+        # What a cell contains was read in this encoding, but a reason may contain other characters.
+        self._encoder = codecs.getincrementalencoder(encoding)("backslashreplace")
+        self._is_ascii = not codecs.lookup(encoding).name.startswith("utf")  # escapes in JSON can stand for any text
+        self._is_array = kind == "json"
         self._text = io.StringIO(newline="")
-        self._delimiter = delimiter or ("\t" if kind == "tsv" else ",")
-        self._writer: Any = None
         self._records = 0
+        self._table: Any = None
+        if kind in TABLES:
+            self._table = csv.DictWriter(self._text, columns, delimiter=delimiter or ("\t" if kind == "tsv" else ","))
+            self._table.writeheader()
 
     def write(self, record: dict[str, Any]) -> None:
-        if self._is_table:
-            if self._writer is None:
-                self._writer = csv.DictWriter(self._text, list(record), delimiter=self._delimiter)
-                self._writer.writeheader()
-            self._writer.writerow(record)
+        if self._table is not None:
+            self._table.writerow(record)
         else:
             self._text.write(("[" if not self._records else ",\n") if self._is_array else "")
-            json.dump(record, self._text, ensure_ascii=False, default=str)
+            json.dump(record, self._text, ensure_ascii=self._is_ascii, default=str)
             self._text.write("" if self._is_array else "\n")
         self._records += 1
         if self._text.tell() > 1024 * 1024:
@@ -246,9 +281,11 @@ class _TextFile:
     def end(self) -> None:
         if self._is_array:
             self._text.write("]\n" if self._records else "[]\n")
-        self._flush()
+        elif self._table is None and not self._records:
+            self._text.write("\n")
+        self._flush(final=True)
 
-    def _flush(self) -> None:
-        self._stream.write(self._text.getvalue().encode())
+    def _flush(self, *, final: bool = False) -> None:
+        self._stream.write(self._encoder.encode(self._text.getvalue(), final))
         self._text.seek(0)
         self._text.truncate()

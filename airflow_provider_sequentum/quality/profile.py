@@ -7,6 +7,7 @@ the whole table, so that similarities between adjacent rows are measured as well
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -91,7 +92,8 @@ def _number_of(is_number: str, is_iso_date: str, is_written_date: str, *, has_da
     """Return SQL for the number in a cell, from SQL for its kind. Dates have no number unless ``has_dates`` is set."""
     iso = "epoch(TRY_CAST(trim(v) AS TIMESTAMP)) / 86400"
     written = "epoch(try_strptime(trim(v), ['%d.%m.%Y', '%d/%m/%Y', '%m/%d/%Y', '%m.%d.%Y'])) / 86400"
-    return rf"""CASE
+    # A code such as 10E500 is too large for a number, as are very many digits.
+    return rf"""nullif(nullif(CASE
     WHEN {is_number} THEN TRY_CAST(v AS DOUBLE)
     WHEN {is_iso_date} THEN {iso if has_dates else "NULL"}
     WHEN {is_written_date} THEN {written if has_dates else "NULL"}
@@ -99,7 +101,7 @@ def _number_of(is_number: str, is_iso_date: str, is_written_date: str, *, has_da
         CASE WHEN regexp_matches(v, '^\s*[-\x{{2212}}]') THEN '-' ELSE '' END
         || regexp_replace(regexp_replace(regexp_extract(v, '{_DIGITS}'), '[.,]\d{{1,2}}$', ''), '\D', '', 'g')
         || '.' || coalesce(nullif(regexp_extract(regexp_extract(v, '{_DIGITS}'), '[.,](\d{{1,2}})$', 1), ''), '0')
-        AS DOUBLE) END"""
+        AS DOUBLE) END, 'inf'::DOUBLE), '-inf'::DOUBLE)"""
 
 
 _WRITTEN_AS = (
@@ -300,6 +302,12 @@ def _share(value: float | None) -> float:
     return round(value or 0.0, 5)
 
 
+def _rounded(number: float) -> float:
+    # Rounding up the largest numbers would make them infinite.
+    most = sys.float_info.max
+    return min(max(float(f"{number:.10g}"), -most), most)
+
+
 def _sample(table: Table) -> int:
     most = max(_BLOCK, min(SAMPLE, _CELLS // max(1, len(table.names))))
     every = -(-table.records // most) if table.records else 1
@@ -355,7 +363,7 @@ def _columns(table: Table, filled_records: Sequence[int]) -> dict[str, ColumnPro
             filled=filled[c],
             distinct=_share(distinct / cells),
             lengths=lengths,
-            numbers=[float(f"{number:.10g}") for number in numbers or []],
+            numbers=[_rounded(number) for number in numbers or []],
             numeric=_share(numeric),
             longest=_share(longest[c]),
             repeated=_share(repeated[c]),

@@ -6,6 +6,7 @@ run, so the repetition compares with the previous ones, as the first attempt did
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ MAX_COLUMNS = 100
 
 MAX_COLUMN_NAME = 200
 """Maximum length of a column's name in a summary, in bytes."""
+
+MAX_EARLIER = 1_000
+"""Maximum number of earlier publications that a pointer remembers."""
 
 
 class PublishedFile(BaseModel):
@@ -63,11 +67,13 @@ class Pointer(BaseModel):
     """What was published last, and before that.
 
     :param format: the version of the file format.
+    :param earlier: the digests of what was published before the previous files, the oldest first.
     """
 
     format: Literal[1] = 1
     current: Published
     previous: Published | None = None
+    earlier: list[str] = []
 
     @classmethod
     def parse(cls, content: bytes) -> Self:
@@ -92,7 +98,7 @@ class Pointer(BaseModel):
         """
         if self.current.files == list(files):
             return self.previous
-        if self.previous is not None and self.previous.files == list(files):
+        if _digest(files) in self._before_current():
             raise not_comparable(
                 "these files were published earlier, and others after them. To compare them again, restore the pointer "
                 "of that time"
@@ -103,6 +109,19 @@ class Pointer(BaseModel):
                 "a separate folder for each run. To start over, remove the pointer"
             )
         return self.current
+
+    def moved(self, published: Published) -> Pointer:
+        """Return the pointer after a publication, or after its repetition."""
+        if published.files == self.current.files:
+            return self.model_copy(update={"current": published})
+        return Pointer(current=published, previous=self.current, earlier=self._before_current()[-MAX_EARLIER:])
+
+    def _before_current(self) -> list[str]:
+        return self.earlier if self.previous is None else [*self.earlier, _digest(self.previous.files)]
+
+
+def _digest(files: Sequence[PublishedFile]) -> str:
+    return hashlib.sha256("\n".join(f"{file.path} {file.sha256}" for file in files).encode()).hexdigest()[:16]
 
 
 class PublishingPort(Protocol):
@@ -196,7 +215,8 @@ def publish_changes(
             "Another task moved the pointer while this one compared the records. Nothing was published. A retry "
             "compares them with the files that were published in the meantime."
         )
-    port.write_pointer(Pointer(current=published, previous=base).to_json())
+    moved = Pointer(current=published) if pointer is None else pointer.moved(published)
+    port.write_pointer(moved.to_json())
     return Publication(changes, base.paths if base else [], written)
 
 

@@ -90,15 +90,19 @@ def text_batches(rows: Iterator[list[str]]) -> Iterator[Any]:
 
 
 def frame_of(batches: Iterable[Any]) -> Any:
-    """Return batches, whose schemas may differ, as one ``pandas.DataFrame``.
+    """Return batches as one ``pandas.DataFrame``, in which a column has one type, although schemas of files may differ.
 
-    A column of integers with missing values gets a nullable integer type of pandas, because floats would round large
-    integers. Lists and objects are the same as in records.
+    Where a file has no values in a column, the values are missing. If the types of files have nothing in common, such
+    as those of numbers and words, the column is text. A column of integers with missing values gets a nullable integer
+    type of pandas, because floats would round large integers. Lists and objects are the same as in records.
     """
     pandas = library("pandas", "pandas", "A data frame")
     arrow = library("pyarrow", "pandas", "A data frame")
     batches = list(batches)
     names = dict.fromkeys(column for batch in batches for column in batch.schema.names)
+    if any(batch.schema != batches[0].schema for batch in batches):
+        for column in names:
+            batches = _with_one_type(arrow, batches, column)
     gaps = {
         column
         for column in names
@@ -122,6 +126,34 @@ def frame_of(batches: Iterable[Any]) -> Any:
         for batch in batches
     ]
     return pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
+
+
+def _with_one_type(arrow: Any, batches: list[Any], column: str) -> list[Any]:
+    """Return batches in which a column has the same type wherever it exists."""
+    found = [batch.column(column) for batch in batches if column in batch.schema.names]
+    if len({values.type for values in found}) == 1:
+        return batches
+    filled = [values for values in found if _has_values(arrow, values)] or found[:1]
+    schemas = [arrow.schema([(column, values.type)]) for values in filled]
+    try:
+        kind = arrow.unify_schemas(schemas, promote_options="permissive").field(0).type
+        cast = [values.cast(kind) if _has_values(arrow, values) else arrow.nulls(len(values), kind) for values in found]
+    except (arrow.ArrowInvalid, arrow.ArrowTypeError):  # nothing in common, or integers that a double would round
+        texts = ([None if value is None else as_text(value) for value in values.to_pylist()] for values in found)
+        cast = [arrow.array(values, arrow.string()) for values in texts]
+    following = iter(cast)
+    return [
+        batch.set_column(batch.schema.names.index(column), column, next(following))
+        if column in batch.schema.names
+        else batch
+        for batch in batches
+    ]
+
+
+def _has_values(arrow: Any, values: Any) -> bool:
+    if arrow.types.is_string(values.type):
+        return any(values.to_pylist())
+    return bool(values.null_count < len(values))
 
 
 def _batch(arrow: Any, schema: Any, arrays: list[Any], rows: int) -> Any:

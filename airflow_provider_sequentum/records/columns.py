@@ -20,7 +20,7 @@ LARGE_INTEGER = "large integer"
 _DATE = r"[1-9]\d{3}-\d\d-\d\d"
 _TIME = r"\d\d:\d\d:\d\d(\.\d{1,6})?"
 CELLS: Mapping[str, str] = {
-    "integer": r"^(0|-?[1-9]\d{0,17})$",
+    "integer": r"^(0|-?[1-9]\d{0,18})$",
     # A double represents 15 digits exactly. The bounds prevent overflow and rounding to zero.
     "number": r"^-?(0|[1-9]\d{0,14})(\.\d{1,30})?([eE][+-]?\d{1,2})?$",
     "boolean": r"^(true|false|True|False|TRUE|FALSE)$",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any, Self
 
 from airflow_provider_sequentum.records.formats import RecordsUnreadable, check_columns, library
@@ -145,6 +145,8 @@ def _row_values(cells: list[dict[str, Any]], row: int, name: str) -> list[Any]:
         column, value = cell["column"], cell["value"]
         if value is None:  # only has a format, as in a sheet that was once wider
             continue
+        if isinstance(value, str):
+            value = value.replace("_x000D_", "\r")  # how a workbook stores it, which openpyxl does not undo
         if not len(values) < column <= LARGEST_SHEET[1]:
             raise RecordsUnreadable(f"{name!r} has a cell in column {column} after {len(values)} cells of row {row}.")
         values += [None] * (column - len(values) - 1)
@@ -175,23 +177,31 @@ class SheetWriter:
             self._sheet.close()
             self._sheet._writer.cleanup()  # noqa: SLF001  # as openpyxl itself does when it saves
 
+    def start(self, columns: Iterable[str]) -> None:
+        """Write the row with the column names.
+
+        :raises RecordsUnreadable: a workbook cannot contain a name.
+        """
+        self._append(columns)
+
     def write(self, record: dict[str, Any]) -> None:
-        """Write a record as a row. The first record is preceded by a row with the column names.
+        """Write a record as a row.
 
         :raises RecordsUnreadable: a workbook cannot contain a value.
         """
-        try:
-            columns, values = ([self._cell(value) for value in row] for row in (record, record.values()))
-        except Exception as error:  # openpyxl has its own exception for a control character
-            raise RecordsUnreadable(f"{self._name!r} cannot be written after row {self._rows}: {error}.") from error
-        if not self._rows:
-            self._sheet.append(columns)
-        self._sheet.append(values)
-        self._rows += 1
+        self._append(record.values())
 
     def end(self) -> None:
         """Write the workbook."""
         self._book.save(self._file)
+
+    def _append(self, row: Iterable[Any]) -> None:
+        try:
+            cells = [self._cell(value) for value in row]
+        except Exception as error:  # openpyxl has its own exception for a control character
+            raise RecordsUnreadable(f"{self._name!r} cannot be written after row {self._rows}: {error}.") from error
+        self._sheet.append(cells)
+        self._rows += 1
 
     def _cell(self, value: Any) -> Any:
         from openpyxl.cell import WriteOnlyCell

@@ -37,6 +37,7 @@ class Text:
         self.name, self.largest_record = name, largest_record
         self._file, self._encoding, self._head = file, encoding, head
         self._bytes_read = 0
+        self._is_start = True
         try:
             io.TextIOWrapper(io.BytesIO(), encoding)  # refuses a codec such as base64, which does not decode to text
             self._decoder = codecs.getincrementaldecoder(encoding)()
@@ -57,6 +58,10 @@ class Text:
                     text.encode()  # codecs such as utf-7 accept unpaired surrogates
             except UnicodeError as error:
                 raise self._undecodable(error) from error
+            if self._is_start and text:
+                self._is_start = False
+                # A codec such as utf-8, set by the caller, leaves the byte order mark in the text.
+                text = text.removeprefix("\ufeff")
             if text or not data:  # a few bytes may only be the start of a character
                 return text
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,12 @@ def files_of(run: Run, agent: Agent, seen: Observation) -> list[RunFile]:
     name = agent.file_name or f"output.{agent.output}"
     if run.options.parallel_export == "Separated" and parts > 1:
         stem, dot, ending = name.rpartition(".")
+        columns = _columns_of(records)
         for number in range(parts):
             part, part_name = records[number::parts], f"{stem}_{number + 1}{dot}{ending}"
-            contents.append((part_name, FileType.DeliveredFile, _renderer(part, agent.output), None))
+            contents.append((part_name, FileType.DeliveredFile, partial(render, part, agent.output, columns), None))
     elif seen.data_count:
-        contents.append((name, FileType.DeliveredFile, _renderer(records, agent.output), None))
+        contents.append((name, FileType.DeliveredFile, partial(render, records, agent.output), None))
     contents += [(extra.name, extra.file_type, extra.content.encode, extra.path) for extra in agent.extra_files]
     log = log_lines(run, agent, seen)
     contents.append(("log.txt", FileType.LogText, lambda: "\n".join([*log, ""]).encode(), None))
@@ -67,12 +69,13 @@ def log_lines(run: Run, agent: Agent, seen: Observation) -> list[str]:
     return [f"{moment:%Y-%m-%d %H:%M:%S} [{level}] {text}" for moment, level, text in steps if moment]
 
 
-def render(records: list[Record], output: OutputFormat) -> bytes:
+def render(records: list[Record], output: OutputFormat, columns: list[str] | None = None) -> bytes:
     """Records as the bytes of a file.
 
+    :param columns: the columns of a table, which it has without records too. By default, those of the records.
     :raises ValueError: for parquet and xlsx when the library for them is not installed.
     """
-    columns = list(dict.fromkeys(key for record in records for key in record))
+    columns = _columns_of(records) if columns is None else columns
     match output:
         case "json":
             return json.dumps(records, ensure_ascii=False, indent=1).encode()
@@ -99,8 +102,8 @@ def check_output(output: OutputFormat) -> None:
         raise ValueError(f"output {output!r} needs the package {library}, which is not installed")
 
 
-def _renderer(records: list[Record], output: OutputFormat) -> Callable[[], bytes]:
-    return lambda: render(records, output)
+def _columns_of(records: list[Record]) -> list[str]:
+    return list(dict.fromkeys(key for record in records for key in record))
 
 
 def _cell(value: Any) -> Any:

@@ -35,6 +35,17 @@ def test_several_files_and_a_pattern(sandbox: Sandbox) -> None:
     assert [record["sku"] for record in found] == ["A0", "A1", "A2", "B1"]
 
 
+@pytest.mark.parametrize("read", ["iter_records", "iter_record_batches", "get_pandas_df"])
+def test_a_pattern_that_no_file_matches_is_said(sandbox: Sandbox, read: str) -> None:
+    """As when the export of an agent is renamed: without an error, a load would replace a table by nothing."""
+    agent_id = sandbox.add_agent("Prices", records=RECORDS, output="json").id
+    run_id = finished_run(sandbox, agent_id)
+    with pytest.raises(SequentumRequestRefused, match=r"none of its files matches pattern='\*\.csv': 'output\.json'"):
+        list(getattr(SequentumHook(), read)(agent_id, run_id, pattern="*.csv"))
+    empty = sandbox.add_agent("None", records=[], extra_files=[ExtraFile(name="notes.txt", content="-")]).id
+    assert len(SequentumHook().get_pandas_df(empty, finished_run(sandbox, empty), pattern="*.csv")) == 0
+
+
 def test_a_file_is_fetched_when_its_first_record_is_wanted(sandbox: Sandbox) -> None:
     agent_id = sandbox.add_agent("P", records=RECORDS, extra_files=[ExtraFile(name="b.csv", content="sku\nB1\n")]).id
     run_id = finished_run(sandbox, agent_id)

@@ -61,6 +61,11 @@ def test_an_interval_without_length_is_refused(window: Callable[..., Any]) -> No
         window(TEN, TEN, SimpleNamespace(run_after=TEN))
 
 
+def test_an_hour_without_records_is_skipped() -> None:
+    """Its run may have no files, and the load refuses a list of none."""
+    assert load("hourly_incremental").dag.get_task("run_agent").on_empty == "skip"
+
+
 @pytest.fixture
 def approved_records() -> Any:
     return load("approved_records")

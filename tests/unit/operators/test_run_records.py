@@ -155,6 +155,39 @@ def test_a_learnt_breach_fails_and_with_few_runs_it_warns(checks: Checks) -> Non
     assert checks.report["learnt_from"] == 7, "a run that failed is not learnt from"
 
 
+@pytest.mark.parametrize("code", ["10E500", "9" * 320])
+def test_a_code_that_looks_like_an_infinite_number_does_not_damage_the_profile(checks: Checks, code: str) -> None:
+    for run in (1, 2):
+        assert checks.check(run, rows(run) + f"{code},Thing,{code}\n")
+    rules = [{"rule": "range", "column": "price", "minimum": 0}]
+    with pytest.raises(RunRecordsRejected, match=r"not within 0\.0 or more"):
+        checks.check(3, rows(3) + f"S,Thing,{code}\n", contract={"rules": rules})
+
+
+def test_however_many_runs_fail_the_last_good_ones_are_what_a_run_is_compared_with(checks: Checks) -> None:
+    """Else an outage that lasts long enough would pass, and later runs be compared with it."""
+    checks.good_runs(6)
+    profiles = checks.folder / "profiles"
+    broken = {**checks.profile(1), "verdict": "failed"}
+    for run in range(7, 60):
+        (profiles / f"run-{run}.json").write_text(json.dumps({**broken, "run_id": run}))
+    with pytest.raises(RunRecordsRejected, match="price"):
+        checks.check(60, rows(60, price="{:.2f} EUR"))
+    assert checks.report["learnt_from"] == 6
+    assert "the last 30 runs" in Path(checks.report["page"]).read_text()
+
+
+def test_however_many_runs_fail_the_records_of_the_last_good_one_are_kept(checks: Checks) -> None:
+    checks.good_runs(6)
+    for run in range(7, 13):
+        with pytest.raises(RunRecordsRejected):
+            checks.check(run, rows(run, price="{:.2f} EUR"))
+    checks.check(13)
+    assert checks.profile(13)["change"]["run_id"] == 6
+    kept = sorted(path.name for path in (checks.folder / "profiles").glob("*.parquet"))
+    assert kept == ["run-10.parquet", "run-11.parquet", "run-12.parquet", "run-13.parquet", "run-6.parquet"]
+
+
 def test_a_person_accepts_a_change(checks: Checks) -> None:
     checks.good_runs(6)
     with pytest.raises(RunRecordsRejected):
@@ -245,6 +278,67 @@ def test_quarantine_of_json(checks: Checks, name: str) -> None:
     ]
 
 
+FILLED = {"rules": [{"rule": "filled", "column": "sku", "on_breach": "quarantine"}]}
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.json", "rows.ndjson"])
+@pytest.mark.parametrize(
+    ("encoding", "given"),
+    [("cp1252", True), ("utf-16", False), ("utf-16-le", True), ("utf-8-sig", False), ("iso2022_jp", True)],
+)
+def test_what_passes_keeps_its_encoding(checks: Checks, name: str, encoding: str, given: bool) -> None:
+    """What reads the landed files reads those that passed: they are returned in the same place."""
+    word = "日本" if encoding == "iso2022_jp" else "é€"
+    text = {
+        "csv": f"sku,{word}\r\n1,{word}\r\n,{word}\r\n",
+        "json": f'[{{"sku": 1, "{word}": "{word}"}},\n{{"sku": "", "{word}": "\\ud83d\\ude00"}}]\n',
+        "ndjson": f'{{"sku": 1, "{word}": "\\ud83d\\ude00"}}\n{{"sku": "", "{word}": ""}}\n',
+    }[name.rpartition(".")[2]]
+    landed = Path(checks.land(1, "", name))
+    landed.write_bytes(text.encode(encoding))
+    rules = [*FILLED["rules"], {"rule": "allowed", "column": "sku", "values": ["1", "Ω"], "on_breach": "quarantine"}]
+    options = {"encoding": encoding} if given else {}
+    (path,) = checks.check(1, files=[str(landed)], contract={"rules": rules}, **options)
+    (bad,) = checks.report["quarantined"]
+    for passed, number in ((path, 1), (bad, 1)):
+        with Path(passed).open("rb") as file:
+            assert len(list(read_records(file, name, **options))) == number
+    kept = Path(path).read_bytes()
+    assert word in kept.decode(encoding) or json.dumps(word)[1:-1] in kept.decode(encoding)
+    with landed.open("rb") as before, Path(path).open("rb") as after:
+        assert list(read_records(after, name, **options)) == list(read_records(before, name, **options))[:1]
+
+
+def test_a_reason_is_written_in_any_encoding(checks: Checks) -> None:
+    contract = {"rules": [{"rule": "allowed", "column": "sku", "values": ["1", "Ω"], "on_breach": "quarantine"}]}
+    landed = Path(checks.land(1, ""))
+    landed.write_bytes("sku\n1\né\n".encode("cp1252"))
+    checks.check(1, files=[str(landed)], contract=contract, encoding="cp1252")
+    (bad,) = checks.report["quarantined"]
+    assert Path(bad).read_text("cp1252").splitlines()[1] == "é,\"none of '1', '\\u03a9'\""
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.json", "rows.ndjson", "rows.xlsx"])
+def test_a_file_of_which_no_record_passes_can_be_read(checks: Checks, name: str) -> None:
+    """A run with several files: tasks after the check read them all."""
+    records, kind = [{"sku": "", "n": "1"}], name.rpartition(".")[2]
+    landed = Path(checks.land(1, "sku\tn\n\t1\n" if kind == "tsv" else "sku,n\n,1\n", name))
+    if kind in ("json", "ndjson"):
+        landed.write_text(json.dumps(records if kind == "json" else records[0]))
+    if kind == "xlsx":
+        with SheetWriter(stream := io.BytesIO(), name) as sheet:
+            sheet.start(["sku", "n"])
+            sheet.write({"sku": None, "n": 1})
+            sheet.end()
+        landed.write_bytes(stream.getvalue())
+    good = checks.land(1, "sku,n\n7,1\n", "good.csv")
+    empty = checks.land(1, "sku,n\n", "empty.csv")
+    paths = checks.check(1, files=[str(landed), good, empty], contract=FILLED)
+    assert [list(read(Path(path))) for path in paths] == [[], [{"sku": "7", "n": "1"}], []]
+    if kind == "csv":
+        assert Path(paths[0]).read_text() == "sku,n\n"
+
+
 def test_all_in_quarantine_fails(checks: Checks) -> None:
     contract = {"rules": [{"rule": "filled", "column": "sku", "on_breach": "quarantine"}]}
     with pytest.raises(RunRecordsRejected, match="none passed"):
@@ -300,6 +394,11 @@ def test_bad_files(checks: Checks, text: str, error: type[Exception], words: str
     with pytest.raises(error, match=words):
         checks.check(1, text, contract={})
     assert not checks.extras
+
+
+def test_records_without_fields(checks: Checks) -> None:
+    with pytest.raises(RunRecordsUnreadable, match=r"cannot be checked\. None of the 2 records has a field\."):
+        checks.check(1, files=[checks.land(1, "[{}, {}]", "rows.json")], contract={})
 
 
 def test_other_columns_than_ever(checks: Checks) -> None:
@@ -537,6 +636,7 @@ def test_a_workbook_holds_each_value_as_it_is() -> None:
         {"": True, "a": dt.time(10, 30), "b": DAY, "c": "7"},
     ]
     with SheetWriter(file := io.BytesIO(), "rows.xlsx") as sheet:
+        sheet.start(records[0])
         for record in records:
             sheet.write(record)
         sheet.end()

@@ -306,6 +306,33 @@ def test_a_pointer_that_does_not_fit_is_refused(store: Store) -> None:
         assert "the pointer is damaged, or this version cannot read it" in refusal(store, "run-3/a.ndjson")
 
 
+def test_files_that_were_published_long_ago_are_refused(store: Store) -> None:
+    """As when the task of an old DAG run is cleared: its records would undo those of all later runs."""
+    paths = [f"run-{number}/a.ndjson" for number in range(1, 7)]
+    for path in paths:
+        store.files[path] = ndjson(OLD)
+        publish(store, path)
+        publish(store, path)  # a task that is cleared
+    for path in paths[:-1]:
+        assert "others after them" in refusal(store, path)
+    pointer = Pointer.parse(store.files["pointer"])
+    assert (pointer.current.paths, pointer.previous and pointer.previous.paths) == (paths[-1:], paths[-2:-1])
+    assert len(pointer.earlier) == 4
+    store.files[paths[0]] = ndjson(NEW)
+    assert publish(store, paths[0]).compared_with == paths[-1:], "these are other files"
+
+
+def test_a_pointer_remembers_a_bounded_number_of_publications(
+    store: Store, monkeypatch: pytest.MonkeyPatch, workspace: Workspace
+) -> None:
+    monkeypatch.setattr("airflow_provider_sequentum.quality.published.MAX_EARLIER", 3)
+    for number in range(8):
+        store.files[path := f"run-{number}/a.ndjson"] = ndjson(OLD)
+        publish(store, path, workspace=workspace)
+    assert len(Pointer.parse(store.files["pointer"]).earlier) == 3
+    assert "others after them" in refusal(store, "run-3/a.ndjson", workspace=workspace)
+
+
 def test_a_pointer_that_moved_meanwhile_is_not_overwritten(store: Store) -> None:
     publish(store, "run-1/a.ndjson")
     other = Store()

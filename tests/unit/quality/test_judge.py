@@ -93,6 +93,9 @@ def test_no_record_is_a_breach_unless_the_contract_says_how_many_there_may_be(wo
     empty = table(workspace, "sku\n")
     assert [breach.rule for breach in judge(empty, parse_contract({})).breaches] == ["records"]
     assert judge(empty, parse_contract({"rules": [{"rule": "records", "minimum": 0}]})).breaches == []
+    # A maximum alone does not allow it.
+    at_most = parse_contract({"rules": [{"rule": "records", "maximum": 100}]})
+    assert [breach.on_breach for breach in judge(empty, at_most).breaches] == ["fail"]
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_sequentum.quality import profile as profile_module
 from airflow_provider_sequentum.quality.contract import Contract
 from airflow_provider_sequentum.quality.engine import Table, Workspace, open_workspace
 from airflow_provider_sequentum.quality.judge import judge
-from airflow_provider_sequentum.quality.profile import ColumnChange, compare, has_value, profile
+from airflow_provider_sequentum.quality.profile import ColumnChange, Profile, compare, has_value, profile
 
 
 class MemoryFile:
@@ -107,3 +109,38 @@ def test_runs_that_share_no_column_but_the_key_have_no_changes(workspace: Worksp
     found = compare(table_of(workspace, [{"sku": 1, "a": 2}]), table_of(workspace, [{"sku": 1, "b": 2}]), ["sku"], 3)
     assert found is not None
     assert (found.kept, found.columns) == (1.0, {})
+
+
+WRITTEN = st.text(st.sampled_from("0123456789eE+-., €/:TZ"), max_size=12) | st.sampled_from(
+    [
+        "10E500",
+        "-9E9999",
+        "1e308",
+        "-1e308",
+        "1e-308",
+        "5E-324",
+        "9" * 320,
+        f"{'9' * 320} EUR",
+        "9999-12-31",
+        "31.12.9999",
+    ]
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(WRITTEN, WRITTEN, st.floats()), min_size=1, max_size=30))
+@example([("10E500", "1e308", math.inf)])
+@example([("", "", sys.float_info.max)])
+@example([(f"{'9' * 320} EUR", "-10E500", math.nan)])
+def test_whatever_is_in_the_cells_the_profile_can_be_read_again(
+    workspace: Workspace, cells: list[tuple[str, str, float]]
+) -> None:
+    """A profile that could not be read would fail the checks of all later runs."""
+    columns = [{"sku": str(n), "a": a, "b": b, "c": c} for n, (a, b, c) in enumerate(cells)]
+    others = [{**record, "a": record["b"], "b": record["a"]} for record in columns]
+    now, before = table_of(workspace, columns), table_of(workspace, others)
+    made = profile(now, agent_id=7, run_id=2, key=["sku"], filled=judge(now, Contract()).filled)
+    made = made.model_copy(update={"change": compare(now, before, ["sku"], 1)})
+    read = Profile.parse(made.to_json())
+    assert read is not None
+    assert read.columns == made.columns

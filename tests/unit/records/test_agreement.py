@@ -246,6 +246,8 @@ LATE = b'{"sku":"A"}\n' * 10_000
         ("a.ndjson", b"{}\n{}", {}),
         ("a.csv", b"sku\n1\n00123\n", {"sku": "00123"}),
         ("a.csv", b"id\n1\n12345678901234567890\n", {"id": "12345678901234567890"}),
+        ("a.csv", b"id\n1\n1790000000000000001\n", {"id": 1790000000000000001}),
+        ("a.csv", b"id\n1\n9223372036854775808\n", {"id": "9223372036854775808"}),
         ("a.csv", b"a\n" + b"1\n" * 10_000 + b"x\n", {"a": "x"}),
         ("a.csv", b"a\n1\n\nNA\n", {"a": "NA"}),
         ("a.csv", b'a,b\n1,\n"",2\n', {"a": None, "b": 2}),
@@ -270,6 +272,36 @@ def test_large_integers_with_gaps_are_not_rounded_in_a_frame() -> None:
     files = [b'{"a":9007199254740993}\n', b'{"b":1}\n']
     frame = frame_of(batch for file in files for batch in read_arrow(io.BytesIO(file), "a.ndjson"))
     assert frame["a"][0] == 9007199254740993
+
+
+@pytest.mark.parametrize(
+    ("files", "values", "kind"),
+    [
+        # Codes of one kind: those of the first file look like numbers, which would equal none of the others.
+        (["a,b\n10115,x\n", "a,b\n01067,x\n10115,y\n"], ["10115", "01067", "10115"], "text"),
+        # A file without values in a column says nothing about its type.
+        (["a,b\n,x\n", "a,b\n1.5,x\n"], [None, 1.5], "number"),
+        (["a,b\n1,x\n", "a,b\n,x\n"], [1, None], "number"),
+        (["a,b\n,x\n", "a,b\ntrue,x\n"], [None, True], "any"),
+        (["a,b\n,x\n", "a,b\n,x\n"], ["", ""], "text"),
+        (["a,b\n1,x\n", "b,a\nx,2.5\n"], [1, 2.5], "number"),
+        (["a,b\n9007199254740993,x\n", "a,b\n0.5,x\n"], ["9007199254740993", "0.5"], "text"),
+        (["a,b\n2024-01-05,x\n", "a,b\nnone,x\n"], ["2024-01-05", "none"], "text"),
+        (["a,b\n1,x\n", "b\nx\n", "a,b\nn/a,x\n"], ["1", None, "n/a"], "text"),
+    ],
+)
+def test_a_column_of_a_frame_has_one_type_whatever_the_files(files: list[str], values: list[Any], kind: str) -> None:
+    batches = (batch for text in files for batch in read_arrow(io.BytesIO(text.encode()), "a.csv"))
+    column = frame_of(batches)["a"]
+    assert [None if pd.isna(value) else value for value in column] == values
+    is_of_kind = {"text": pd.api.types.is_string_dtype, "number": pd.api.types.is_numeric_dtype}
+    assert kind == "any" or is_of_kind[kind](column.dropna())
+
+
+def test_objects_of_several_files_in_one_frame() -> None:
+    files = [b'{"a":{"b":1}}\n', b'{"a":{"b":"x"}}\n', b'{"a":null}\n']
+    frame = frame_of(batch for file in files for batch in read_arrow(io.BytesIO(file), "a.ndjson"))
+    assert list(frame["a"])[:2] == ['{"b": 1}', '{"b": "x"}']
 
 
 SHEET = "xl/worksheets/sheet1.xml"

@@ -56,6 +56,12 @@ def test_a_sheet_may_have_been_wider_and_longer_once() -> None:
     assert read("o.xlsx", content) == [{"sku": "A1", "price": 1.5}, {"sku": "A2", "price": None}]
 
 
+def test_line_breaks_in_a_sheet() -> None:
+    """Programs for Windows write CR LF into cells, and a workbook escapes the CR."""
+    content = sheet(["sku", "na_x000D_\nme"], ["A1", "one_x000D_\ntwo"])
+    assert read("o.xlsx", content) == [{"sku": "A1", "na\r\nme": "one\r\ntwo"}]
+
+
 def test_a_row_of_a_sheet_that_has_more_cells_than_columns_is_said() -> None:
     with pytest.raises(RecordsUnreadable, match=r"'o\.xlsx' has 3 cells in row 2, but 2 columns"):
         read("o.xlsx", sheet(["sku", "price"], ["A1", 1.5, "?"]))
@@ -79,6 +85,10 @@ def test_csv_gives_strings() -> None:
         ("a.json", ' [ {"a":"1", "b":"é"} ] \n'.encode("utf-8-sig"), {}),
         ("a.json", '{"a":"1","b":"é"}'.encode(), {}),
         ("a.jsonl", '\n{"a":"1","b":"é"}\n\n'.encode(), {}),
+        ("a.csv", "a,b\n1,é\n".encode("utf-8-sig"), {"encoding": "utf-8"}),
+        ("a.csv", '"a","b"\n1,é\n'.encode("utf-8-sig"), {"encoding": "UTF8"}),
+        ("a.json", '[{"a":"1","b":"é"}]'.encode("utf-8-sig"), {"encoding": "utf-8"}),
+        ("a.csv", "\ufeffa,b\n1,é\n".encode("utf-16-le"), {"encoding": "utf-16-le"}),
     ],
 )
 def test_encodings_delimiters_and_white_space(name: str, content: bytes, options: dict[str, Any]) -> None:

@@ -91,6 +91,14 @@ def test_separate_exports_share_the_records(world: World) -> None:
     assert sum(file.render().count(b"\n") - 1 for file in found if file.render) == 10
 
 
+def test_an_export_without_records_has_their_columns(world: World) -> None:
+    options = RunOptions(parallelism=3, parallel_export="Separated")
+    found = files(world, 10, options, records=2)[:-1]
+    lines = [file.render().splitlines() for file in found if file.render]
+    assert [len(each) for each in lines] == [2, 2, 1]
+    assert len({each[0] for each in lines}) == 1
+
+
 def test_further_files_keep_whatever_name_they_have(world: World) -> None:
     found = files(world, 10, extra_files=[ExtraFile(name="../../etc/x\0", content="bad")])
     assert found[1].name == "../../etc/x\0"
