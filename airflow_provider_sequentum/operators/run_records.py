@@ -253,8 +253,10 @@ class CheckRunRecordsOperator(BaseOperator):
 def _raise_verdict(report: Report) -> None:
     if report.is_good:
         return
+    from airflow_provider_sequentum.runs.describe import counted
+
     kind = RunRecordsRejected if report.verdict == "failed" else SequentumSkipped
     raise kind(
         f"The records of run {report.run_id} of agent {report.agent_id} broke: {'; '.join(report.lines()[:5])} "
-        f"({len(report.breaches)} breaches, all in {report.page})"
+        f"({counted(len(report.breaches), 'breach', 'breaches')}, all in {report.page})"
     )

@@ -9,7 +9,7 @@ from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.jobs.port import OPTIONAL_SHARE
-from airflow_provider_sequentum.runs.describe import comma_list, counted
+from airflow_provider_sequentum.runs.describe import comma_list, counted, format_time
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agents import Agent
@@ -93,7 +93,7 @@ def warn_of_schedules(port: Sender, agent_id: int) -> None:
         return
     names = [
         f"{schedule.name or schedule.id!r} ({schedule.schedule or 'once'}"
-        + (f", next at {schedule.next_run_time})" if schedule.next_run_time else ")")
+        + (f", next at {format_time(schedule.next_run_time)})" if schedule.next_run_time else ")")
         for schedule in enabled
     ]
     log.warning(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sequentum.api.parsing import time_between
@@ -57,7 +58,7 @@ def describe_run(run: Run, served_at: datetime | None = None) -> str:
         its own clock.
     """
     records = counted(run.data_count or 0, "record")
-    if run.export_count:
+    if run.export_count and run.export_count != run.data_count:
         records += f" ({run.export_count} exported)"
     parts = [status_name(run.status), counted(run.page_count or 0, "page"), records]
     if run.error_count:
@@ -69,9 +70,14 @@ def describe_run(run: Run, served_at: datetime | None = None) -> str:
     return ", ".join(parts)
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Return ``1 page`` or ``2 pages``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"
+
+
+def format_credits(amount: Decimal | float) -> str:
+    """Return ``1 credit`` or ``2.5 credits``."""
+    return f"{float(amount):.10g} {'credit' if amount == 1 else 'credits'}"
 
 
 def comma_list(things: Iterable[object], most: int = MAX_LISTED) -> str:
@@ -94,6 +100,11 @@ def format_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def format_time(moment: datetime | None) -> str:
+    """Return a time for people to read, to the second: ``2026-01-31 06:00:00+00:00``."""
+    return "an unknown time" if moment is None else moment.isoformat(" ", "seconds")
 
 
 def format_size(size: float) -> str:

@@ -23,7 +23,7 @@ from airflow_provider_sequentum.jobs.port import (
     fault_tolerance,
 )
 from airflow_provider_sequentum.jobs.record import JobEvent, Stored
-from airflow_provider_sequentum.runs.describe import RunProgress, counted, id_list
+from airflow_provider_sequentum.runs.describe import RunProgress, counted, format_time, id_list
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.service_time import clock_ahead, is_of_another_clock
@@ -77,7 +77,7 @@ class WaitSpec(Stored):
         """The name, in log lines, of the run that is waited for."""
         if self.run_id is not None:
             return f"run {self.run_id} of agent {self.agent_id}"
-        return f"a run of agent {self.agent_id} created at {self.since} or later"
+        return f"a run of agent {self.agent_id} created at {format_time(self.since)} or later"
 
     def service_time(self, now: datetime, served_at: datetime | None) -> datetime | None:
         """Return the time by the clock of the runs' times.
@@ -165,13 +165,13 @@ class RunPoller:
         if run is not None:
             self.spec = self.spec.updated(run_id=run.id)
             result = self.observe(run, now, served_at)
-            found = f"Found run {run.id} of agent {run.agent_id}, created {run.created}."
+            found = f"Found run {run.id} of agent {run.agent_id}, created at {format_time(run.created)}."
             return result._replace(message=found if result.message is None else f"{found} {result.message}")
         if self.deadline_passed(now):
             return PollResult(PollOutcome.DEADLINE)
         if not self._progress.is_due("not found", now):
             return PollResult()
-        until = "" if self.spec.deadline is None else f" until {self.spec.deadline}"
+        until = "" if self.spec.deadline is None else f" until {format_time(self.spec.deadline)}"
         return PollResult(message=f"Waiting{until} for {self.spec.name}: none so far.")
 
     def failed(self, error: SequentumError, now: datetime) -> PollResult:
@@ -291,13 +291,13 @@ def first_run_since(listed: Sequence[Run], since: datetime, now: datetime, serve
         agent = f"agent {listed[0].agent_id}" if listed else "the agent"
         raise SequentumRequestRefused(
             f"The service lists only the newest {length_of(listed)} runs of {agent}. All of them may have been created "
-            f"since {since}, so the first one cannot be determined. Set a later time, or run_id."
+            f"since {format_time(since)}, so the first one cannot be determined. Set a later time, or run_id."
         )
     first = min(later, key=lambda run: (run.created, run.id), default=None)
     if hidden := _what_may_be_earlier(listed, first, by_service):
         raise FirstRunUncertain(
-            f"{hidden}, so it is unknown which run of agent {listed[0].agent_id} is the first one created at {since} "
-            "or later. Set run_id."
+            f"{hidden}, so it is unknown which run of agent {listed[0].agent_id} is the first one created at "
+            f"{format_time(since)} or later. Set run_id."
         )
     return first
 

@@ -107,6 +107,8 @@ class AgentRunSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:  # noqa: RET503 (defer raises)
         """Wait on the worker, or look once and then wait in the triggerer. Returns the run's id."""
+        from airflow_provider_sequentum.runs.describe import format_time
+
         with self._softening():
             try:
                 config = self._config()
@@ -116,7 +118,7 @@ class AgentRunSensor(BaseSensorOperator):
                 limit = timedelta(seconds=min(self.timeout, MAX_DURATION.total_seconds()))
                 port.deadline = port.now() + limit
                 until = self._first_poke(context, port) + limit
-                self.log.info("Waiting for %s, until %s.", poller.spec.name, until.isoformat(" ", "seconds"))
+                self.log.info("Waiting for %s, until %s.", poller.spec.name, format_time(until))
                 if not config.deferrable:
                     return super().execute(context)
                 result = self.poke(context)

@@ -135,6 +135,7 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
         """Upload the file and return its name."""
         from airflow_provider_sequentum.api import spaces
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
+        from airflow_provider_sequentum.runs.describe import format_size
 
         hook = SequentumConnection(self.sequentum_conn_id)
         with value_errors_as_exceptions(f"Nothing was uploaded (connection {hook.sequentum_conn_id!r})."):
@@ -151,7 +152,7 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
             hook.send(spaces.upload_input_file(space_id, name, content))
         finally:
             hook.close()
-        self.log.info("Uploaded %r (%d bytes) to space %s.", name, len(content), space_id)
+        self.log.info("Uploaded %r (%s) to space %s.", name, format_size(len(content)), space_id)
         return name
 
     def _name(self, context: Context) -> str:

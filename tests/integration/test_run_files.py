@@ -611,13 +611,13 @@ class TestNothingIsLostWithoutAWord:
             return Page(listed(self)[: total - 1], total)
 
         monkeypatch.setattr(RunFilesTransfer, "_listed", cut)
-        with pytest.raises(SequentumRequestRefused, match="1 entries that cannot be read"):
+        with pytest.raises(SequentumRequestRefused, match="1 unreadable entry"):
             execute(transfer(tmp_path.as_uri(), plain_agent, run_id, remove_method="RemoveAllFiles"))
         assert not sandbox.ledger.of_kind("delete")
         summary = execute(transfer(tmp_path.as_uri(), plain_agent, run_id))[1]
         assert (summary["files"], summary["unreadable"]) == (1, 1)
         assert json.loads((tmp_path / MANIFEST_NAME).read_bytes())["unreadable"] == 1
-        assert "1 entries that cannot be read" in capsys.readouterr().out + caplog.text
+        assert "1 unreadable entry" in capsys.readouterr().out + caplog.text
 
     def test_a_whole_file_of_another_size_than_listed_is_fetched_again_after_a_kill(
         self, sandbox: Sandbox, plain_agent: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -854,7 +854,7 @@ class TestBadInput:
     ) -> None:
         execute(transfer(tmp_path.as_uri(), agent_id, finished_run(sandbox, agent_id)))
         assert (tmp_path / "empty.bin").read_bytes() == b""
-        assert "1 files are empty, as they are on the service: empty.bin" in capsys.readouterr().out + caplog.text
+        assert "Empty, as on the service: empty.bin" in capsys.readouterr().out + caplog.text
 
     def test_a_disk_that_is_full(self, sandbox: Sandbox, tmp_path: Path) -> None:
         large = tmp_path / "large.csv"

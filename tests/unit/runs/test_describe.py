@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
+import pendulum
 import pytest
 
 from airflow_provider_sequentum.api.runs import Run
@@ -12,8 +14,10 @@ from airflow_provider_sequentum.runs.describe import (
     comma_list,
     counted,
     describe_run,
+    format_credits,
     format_seconds,
     format_size,
+    format_time,
     id_list,
     run_summary,
 )
@@ -41,6 +45,32 @@ def test_a_line_says_status_pages_records_errors_and_time() -> None:
     assert RunProgress().line(running, START + timedelta(days=1), START) == (
         "Run 42 of agent 7: Running, 3 pages, 120 records (100 exported), 2 errors, 1 min 35 s."
     )
+
+
+def test_exported_records_are_named_if_others_were_extracted() -> None:
+    assert (
+        describe_run(run(status="Exporting", dataCount=5, exportCount=3))
+        == "Exporting, 0 pages, 5 records (3 exported)"
+    )
+    assert describe_run(run(status="Success", dataCount=5, exportCount=5)) == "Success, 0 pages, 5 records"
+
+
+@pytest.mark.parametrize(
+    ("shown", "words"),
+    [
+        (counted(1, "page"), "1 page"),
+        (counted(0, "page"), "0 pages"),
+        (counted(2, "breach", "breaches"), "2 breaches"),
+        (format_credits(Decimal("1.00")), "1 credit"),
+        (format_credits(0.5), "0.5 credits"),
+        (format_credits(Decimal("1234567.25")), "1234567.25 credits"),
+        (format_time(START.replace(microsecond=123456)), "2026-11-22 09:00:00+00:00"),
+        (format_time(pendulum.instance(START.replace(microsecond=123456))), "2026-11-22 09:00:00+00:00"),
+        (format_time(None), "an unknown time"),
+    ],
+)
+def test_numbers_and_times_for_people(shown: str, words: str) -> None:
+    assert shown == words
 
 
 def test_a_run_without_times_or_counts_is_described_all_the_same() -> None:
