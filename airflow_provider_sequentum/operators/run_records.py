@@ -53,7 +53,8 @@ class CheckRunRecordsOperator(BaseOperator):
 
     ``None`` and an empty string leave a parameter unset.
 
-    :param agent_id: the agent, as an int or a string of digits.
+    :param agent_id: the agent, as an int or a string of digits. Give this or ``agent_name``.
+    :param agent_name: the agent's exact and unique name. Adds one API request.
     :param run_id: the run, as an int or a string of digits. Runs with lower ids are earlier ones.
     :param files: one or several landed files, as ``RunFilesToObjectStorageOperator`` returns them.
     :param contract: a mapping with ``columns``, ``key``, ``rules`` and ``schema_contract``, or a
@@ -70,8 +71,8 @@ class CheckRunRecordsOperator(BaseOperator):
     :param pin_version: pin the run's version of the agent, for ``expected_version="pinned"`` of
         ``StartAgentRunOperator``, if there are no breaches or a person has accepted the run. Adds one API request.
         Default: False.
-    :param sequentum_conn_id: the Airflow connection to Sequentum Cloud, for ``pin_version``. Default:
-        ``sequentum_default``.
+    :param sequentum_conn_id: the Airflow connection to Sequentum Cloud, for ``agent_name`` and ``pin_version``.
+        Default: ``sequentum_default``.
     :param encoding: of text files. Default: by their byte order mark, else UTF-8.
     :param delimiter: of CSV files. Default: a comma, a tab in ``.tsv``.
     :param storage_conn_id: the connection of the object storage, if it is not part of the paths.
@@ -85,6 +86,7 @@ class CheckRunRecordsOperator(BaseOperator):
 
     template_fields: Sequence[str] = (
         "agent_id",
+        "agent_name",
         "run_id",
         "files",
         "contract_file",
@@ -104,7 +106,8 @@ class CheckRunRecordsOperator(BaseOperator):
     def __init__(
         self,
         *,
-        agent_id: int | str,
+        agent_id: int | str | None = None,
+        agent_name: str | None = None,
         run_id: int | str,
         files: str | Sequence[str],
         contract: Mapping[str, Any] | Contract | None = None,
@@ -123,6 +126,7 @@ class CheckRunRecordsOperator(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.agent_id = agent_id
+        self.agent_name = agent_name
         self.run_id = run_id
         self.files = files
         self.contract = contract
@@ -206,7 +210,7 @@ class CheckRunRecordsOperator(BaseOperator):
         if not 5 <= learn_from <= 30:
             raise ValueError(f"learn_from must be 5 to 30, not {learn_from}")
         return Check(
-            agent_id=parse_named("agent_id", parse_id, self.agent_id),
+            agent_id=self._agent_id(),
             run_id=parse_named("run_id", parse_id, self.run_id),
             files=[StoredFile(self._path("files", file)) for file in files],
             contract=self._contract(),
@@ -220,6 +224,16 @@ class CheckRunRecordsOperator(BaseOperator):
             encoding=parse_named("encoding", optional(parse_encoding, None), self.encoding),
             delimiter=parse_named("delimiter", parse_delimiter, self.delimiter),
         )
+
+    def _agent_id(self) -> int:
+        from airflow_provider_sequentum.hooks.connection import SequentumConnection
+        from airflow_provider_sequentum.runs.agent_lookup import agent_id_of
+
+        hook = SequentumConnection(self.sequentum_conn_id)
+        try:
+            return agent_id_of(hook, self, "Nothing was published.")
+        finally:
+            hook.close()
 
     def _contract(self) -> Contract:
         from airflow_provider_sequentum.quality.contract import parse_contract, parse_odcs, refused

@@ -51,6 +51,33 @@ class RunProgress:
         return True
 
 
+class OutageProgress:
+    """Decides what to log of an outage: its start, then a line at increasing intervals, and its end."""
+
+    __slots__ = ("_progress", "since")
+
+    def __init__(self) -> None:
+        self.since: datetime | None = None
+        """When the outage began; ``None`` if there is none."""
+        self._progress = RunProgress()
+
+    def failed(self, name: str, error: object, now: datetime) -> str | None:
+        """Return the line to log for a failed poll of ``name``, or ``None``."""
+        lasted = "" if self.since is None else f" for {format_seconds((now - self.since).total_seconds())}"
+        self.since = self.since or now
+        if not self._progress.is_due("failed", now):
+            return None
+        return f"Could not check {name}{lasted}; trying again. ({error})"
+
+    def answered(self, name: str, now: datetime) -> str | None:
+        """Return the line to log for a poll of ``name`` that succeeded, if there was an outage."""
+        if self.since is None:
+            return None
+        lasted = format_seconds((now - self.since).total_seconds())
+        self._progress, self.since = RunProgress(), None
+        return f"The checks of {name} succeed again, after {lasted}."
+
+
 def describe_run(run: Run, served_at: datetime | None = None) -> str:
     """Return a run's state in one line: status, pages, records, errors, duration.
 

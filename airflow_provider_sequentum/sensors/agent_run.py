@@ -28,8 +28,12 @@ from airflow_provider_sequentum.airflow_compat.deferral import (
 )
 from airflow_provider_sequentum.airflow_compat.extra_links import push_address
 from airflow_provider_sequentum.airflow_compat.task_attempt import map_index_of, task_facts
-from airflow_provider_sequentum.exceptions import SequentumUnavailable, client_errors_as_exceptions
-from airflow_provider_sequentum.parameters import MAX_DURATION
+from airflow_provider_sequentum.exceptions import (
+    SequentumUnavailable,
+    client_errors_as_exceptions,
+    value_errors_as_exceptions,
+)
+from airflow_provider_sequentum.parameters import MAX_DURATION, is_unset
 from airflow_provider_sequentum.reporting.links import AgentRunLink, publish_run, push_dashboard_link
 
 if TYPE_CHECKING:
@@ -53,7 +57,8 @@ class AgentRunSensor(BaseSensorOperator):
 
     .. seealso:: https://docs.sequentum.com/concepts/runs
 
-    :param agent_id: the agent, as an int or a string of digits.
+    :param agent_id: the agent, as an int or a string of digits. Give this or ``agent_name``.
+    :param agent_name: the agent's exact and unique name. Adds one API request, in reschedule mode one for each check.
     :param run_id: the run, as an int or a string of digits. Give this or ``since``.
     :param since: wait for the agent's first run that was created at this time or later: an aware ``datetime`` or an ISO
         8601 string, for example ``"{{ dag_run.run_after }}"`` or, on Airflow 2.11, ``"{{ data_interval_end }}"``. It
@@ -76,6 +81,7 @@ class AgentRunSensor(BaseSensorOperator):
 
     template_fields: Sequence[str] = (
         "agent_id",
+        "agent_name",
         "run_id",
         "since",
         "wait_for_restart",
@@ -88,7 +94,8 @@ class AgentRunSensor(BaseSensorOperator):
     def __init__(
         self,
         *,
-        agent_id: int | str,
+        agent_id: int | str | None = None,
+        agent_name: str | None = None,
         run_id: int | str | None = None,
         since: datetime | str | None = None,
         wait_for_restart: bool | str = False,
@@ -98,6 +105,7 @@ class AgentRunSensor(BaseSensorOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.agent_id = agent_id
+        self.agent_name = agent_name
         self.run_id = run_id
         self.since = since
         self.wait_for_restart = wait_for_restart
@@ -240,7 +248,21 @@ class AgentRunSensor(BaseSensorOperator):
     def _config(self) -> SensorConfig:
         from airflow_provider_sequentum.runs.sense import SensorConfig
 
+        if is_unset(self.agent_id) or not is_unset(self.agent_name):
+            # A process asks once: its further looks have the id.
+            self.agent_id, self.agent_name = self._find_agent(), None
         return SensorConfig.of(self)
+
+    def _find_agent(self) -> int:
+        from airflow_provider_sequentum.hooks.connection import SequentumConnection
+        from airflow_provider_sequentum.runs.agent_lookup import agent_id_of
+
+        hook = SequentumConnection(self.sequentum_conn_id)
+        try:
+            with value_errors_as_exceptions("Nothing was checked."):
+                return agent_id_of(hook, self, "Nothing was checked.")
+        finally:
+            hook.close()
 
     def _polling(self, config: SensorConfig) -> tuple[ClientPort, RunPoller]:
         """Return what to look with, which remembers between two looks, as far as the process lives."""

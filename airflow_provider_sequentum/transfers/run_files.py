@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_provider_sequentum.airflow_compat.extra_links import push_address
 from airflow_provider_sequentum.api.choices import RemoveMethod
 from airflow_provider_sequentum.exceptions import about_run, value_errors_as_exceptions
 from airflow_provider_sequentum.parameters import (
@@ -26,6 +27,7 @@ from airflow_provider_sequentum.parameters import (
     parse_texts,
     shown,
 )
+from airflow_provider_sequentum.reporting.links import RUN_LINK_KEY, AgentRunLink
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -57,7 +59,8 @@ class RunFilesToObjectStorageOperator(BaseOperator):
 
     .. seealso:: https://docs.sequentum.com/concepts/runs
 
-    :param agent_id: the id of the agent, as an int or a string of digits.
+    :param agent_id: the id of the agent, as an int or a string of digits. Give this or ``agent_name``.
+    :param agent_name: the agent's exact and unique name. Adds one API request.
     :param run_id: the id of the run, as an int or a string of digits. The run must have ended.
     :param destination: the folder to write to: ``s3://conn_id@bucket/folder``, ``gs://...``, ``abfs://...``,
         ``file:///...`` or an absolute path. It is refused if it has empty segments (two slashes in a row), segments
@@ -98,6 +101,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
 
     template_fields: Sequence[str] = (
         "agent_id",
+        "agent_name",
         "run_id",
         "destination",
         "file_kinds",
@@ -113,12 +117,14 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         "sequentum_conn_id",
         "storage_conn_id",
     )
+    operator_extra_links = (AgentRunLink(),)
     ui_color = "#e3f1ee"
 
     def __init__(
         self,
         *,
-        agent_id: int | str,
+        agent_id: int | str | None = None,
+        agent_name: str | None = None,
         run_id: int | str,
         destination: str,
         file_kinds: str | Sequence[str] | None = None,
@@ -137,6 +143,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.agent_id = agent_id
+        self.agent_name = agent_name
         self.run_id = run_id
         self.destination = destination
         self.file_kinds = file_kinds
@@ -163,14 +170,16 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         """Copy the files and return the landed paths."""
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.reporting.asset_events import add_extra
+        from airflow_provider_sequentum.runs.agent_lookup import agent_id_of
         from airflow_provider_sequentum.transfers.destination import open_named
         from airflow_provider_sequentum.transfers.landing import LandingFolder
         from airflow_provider_sequentum.transfers.run_files_transfer import RunFilesTransfer
 
         hook = SequentumConnection(self.sequentum_conn_id)
         with value_errors_as_exceptions(f"Nothing was copied (connection {hook.sequentum_conn_id!r})."):
-            parsers = {**_IDS, **_CHECKED_EARLY}
+            parsers = {"run_id": parse_id, **_CHECKED_EARLY}
             parsed = {name: parse_named(name, parse, getattr(self, name)) for name, parse in parsers.items()}
+            parsed["agent_id"] = agent_id_of(hook, self, "Nothing was copied.")
             folder = LandingFolder(open_named("destination", self.destination, self.storage_conn_id))
             conversion = self._conversion(parsed, folder)
         self._transfer = RunFilesTransfer(
@@ -180,7 +189,8 @@ class RunFilesToObjectStorageOperator(BaseOperator):
             hook=hook,
             log=self.log,
         )
-        with about_run(self._transfer.agent_id, self._transfer.run_id):
+        with about_run(parsed["agent_id"], parsed["run_id"]):
+            push_address(context, RUN_LINK_KEY, hook.run_link(parsed["agent_id"], parsed["run_id"]))
             self._landed = self._transfer.transfer()
         context["ti"].xcom_push(key=TRANSFER_KEY, value=self._landed.summary())
         add_extra(context, self._landed.summary())
@@ -249,7 +259,6 @@ def _parse_max_parallel_files(value: object) -> int:
     return number
 
 
-_IDS: dict[str, Callable[[Any], Any]] = {"agent_id": parse_id, "run_id": parse_id}
 _CHECKED_EARLY: dict[str, Callable[[Any], Any]] = {
     "file_kinds": optional(_parse_file_kinds, None),
     "file_patterns": optional(parse_texts, ["*"]),

@@ -109,6 +109,14 @@ def test_kinds_and_patterns_choose(
     assert {Path(path).name for path in paths} - {"outside.csv"} == names
 
 
+def test_an_agent_can_be_named_and_the_button_leads_to_the_run(sandbox: Sandbox, agent_id: int, tmp_path: Path) -> None:
+    operator = transfer(tmp_path.as_uri(), None, finished_run(sandbox, agent_id), agent_name="Prices")  # type: ignore[arg-type]
+    task = FakeTaskInstance()
+    operator.execute({"ti": task})  # type: ignore[typeddict-item]
+    assert json.loads((tmp_path / MANIFEST_NAME).read_bytes())["agent_id"] == agent_id
+    assert task.pushed["agent_run_link"].endswith(f"/agents/{agent_id}/runs/{operator.run_id}")
+
+
 def test_a_repeated_transfer_fetches_nothing(sandbox: Sandbox, agent_id: int, tmp_path: Path) -> None:
     run_id = finished_run(sandbox, agent_id)
     first = execute(transfer(tmp_path.as_uri(), agent_id, run_id))
@@ -778,7 +786,7 @@ def test_a_kill_between_any_two_steps_is_repaired_by_the_next_attempt(
             assert len([each for each in sandbox.ledger.of_kind("delete") if each.run_id == run_id]) == 1, steps
         else:
             break
-    assert steps == 22, "the kill came before each step of an attempt once"
+    assert steps == 23, "the kill came before each step of an attempt once"
 
 
 class TestBadInput:

@@ -201,7 +201,8 @@ def test_the_summary_of_a_failed_session_says_why_and_what_the_builder_said_last
         world.run(build(session_id="s1", deferrable=deferrable))
     summary = world.xcoms["session"]
     assert summary["last_message"] == "Which table?"
-    assert summary["note"] and str(caught.value).startswith(summary["note"])
+    assert summary["note"]
+    assert str(caught.value).startswith(summary["note"])
     assert ("The builder said last: 'Which table?'. No agent" in str(caught.value)) is (status == "error")
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.runs.describe import (
+    OutageProgress,
     RunProgress,
     comma_list,
     counted,
@@ -36,6 +37,26 @@ def test_a_changed_status_is_logged_at_once_and_the_rest_ever_more_rarely() -> N
         if progress.line(run(status=4 if second < 60 else 1), START + timedelta(seconds=second), None)
     ]
     assert logged == [0, 30, 60, 90, 150, 270, 570, 1170, 1770, 2370, 2970, 3570]
+
+
+def test_an_outage_is_logged_when_it_begins_ever_more_rarely_while_it_lasts_and_when_it_is_over() -> None:
+    outage = OutageProgress()
+    assert outage.answered("run 42", START) is None
+    lines = [outage.failed("run 42", "no route", START + timedelta(seconds=second)) for second in range(0, 600, 10)]
+    assert [line for line in lines if line is not None] == [
+        "Could not check run 42; trying again. (no route)",
+        *(
+            f"Could not check run 42 for {lasted}; trying again. (no route)"
+            for lasted in ("30 s", "1 min 30 s", "3 min 30 s")
+        ),
+        "Could not check run 42 for 8 min 30 s; trying again. (no route)",
+    ]
+    assert (
+        outage.answered("run 42", START + timedelta(minutes=10))
+        == "The checks of run 42 succeed again, after 10 min 0 s."
+    )
+    assert outage.answered("run 42", START + timedelta(minutes=11)) is None
+    assert outage.failed("run 42", "no route", START + timedelta(minutes=12)) == lines[0]
 
 
 def test_a_line_says_status_pages_records_errors_and_time() -> None:

@@ -85,6 +85,17 @@ def sense(worker: Worker, task: FakeTask, mode: str, **arguments: Any) -> Any:
             return sensor(mode, **arguments).resume_execution("execute_complete", carried, task.context)
 
 
+@MODES
+def test_an_agent_can_be_named(worker: Worker, task: FakeTask, mode: str) -> None:
+    run = worker.service.start(8, by_stranger=True)
+    assert sense(worker, task, mode, agent_id=None, agent_name="Stock", run_id=run.id) == run.id
+    assert task.ti.pushed("run")["agent_id"] == 8
+    with pytest.raises(SequentumRequestRefused, match=r"'Nothing'\. Nothing was checked\."):
+        sense(worker, task, mode, agent_id=None, agent_name="Nothing", run_id=run.id)
+    with pytest.raises(SequentumRequestRefused, match="Give either agent_id or agent_name"):
+        sense(worker, task, mode, agent_name="Stock", run_id=run.id)
+
+
 # Every way a run can end, in every mode
 
 
