@@ -286,6 +286,7 @@ class SequentumHook(SequentumConnection):
     def test_connection(self) -> tuple[bool, str]:
         """Check the key for the *Test* button of the form, and return the organization and the number of agents."""
         from airflow_provider_sequentum.api import SequentumClient, agents
+        from airflow_provider_sequentum.runs.describe import counted
 
         try:
             # A user is waiting, so the request is not repeated.
@@ -296,8 +297,7 @@ class SequentumHook(SequentumConnection):
         except SequentumException as error:
             return False, str(error)
         count = len(page) if page.total_record_count is None else page.total_record_count
-        visible = "1 agent" if count == 1 else f"{count} agents"
-        return True, f"Connected to {self.settings.base_url} as {whom}; {visible} visible."
+        return True, f"Connected to {self.settings.base_url} as {whom}; {counted(count, 'agent')} visible."
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -452,6 +452,7 @@ def _organization_of(client: SequentumClient) -> str:
     # No endpoint returns the owner of a key. The organization that is billed comes closest.
     from airflow_provider_sequentum.api import billing
     from airflow_provider_sequentum.api.errors import SequentumError
+    from airflow_provider_sequentum.runs.describe import format_credits
 
     try:
         account = client.send(billing.credits())
@@ -460,4 +461,4 @@ def _organization_of(client: SequentumClient) -> str:
             return "an organization whose billing this key may not read"
         return f"an organization that could not be looked up ({type(error).__name__})"
     number = "of unknown number" if account.organization_id is None else account.organization_id
-    return f"organization {number} with {account.available_credits:f} credits left"
+    return f"organization {number} with {format_credits(account.available_credits)} left"

@@ -67,6 +67,8 @@ class JobStopper(ABC, Generic[R]):
         self.is_hidden = False
         """Whether the service refuses to show the job."""
         self._is_said_over = False
+        self._is_unread = False
+        """Whether the last poll failed, which is only logged once."""
         self._failures = 0
         self._request_at: datetime | None = AT_ONCE
         self._poll_at = AT_ONCE
@@ -109,7 +111,7 @@ class JobStopper(ABC, Generic[R]):
             self._sent(None, now)
             return
         self._missing_since, self._poll_at, self.seen = None, now + self.poll_interval, response
-        self.is_hidden = False
+        self.is_hidden = self._is_unread = False
         self.is_over = self.confirmed = self._has_ended(response, now)
 
     def failed(self, call: Call[Any], error: SequentumError, now: datetime) -> None:
@@ -131,8 +133,9 @@ class JobStopper(ABC, Generic[R]):
         self._missing_since = (self._missing_since or now) if error.status_code == 404 else None
         if self._missing_since is not None and now - self._missing_since >= NOT_FOUND_TOLERANCE:
             self.seen, self.is_over, self.confirmed = None, True, True
-        elif self._missing_since is None:
-            log.warning("%s: its status could not be read. (%s)", self.name, error)
+        elif self._missing_since is None and not self._is_unread:
+            self._is_unread = True
+            log.warning("%s: its status could not be read; trying again. (%s)", self.name, error)
 
     def _pause_before_repetition(self, error: SequentumError | None) -> timedelta | None:
         """Return how long to wait before a stop request is repeated; ``None`` if it does not have to be.

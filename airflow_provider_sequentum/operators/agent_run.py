@@ -237,9 +237,10 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
     def _resolve_parameters(self, attempt: RunAttempt) -> None:
         config = attempt.config
         if config.agent_name is not None:
-            from airflow_provider_sequentum.runs.before_start import find_agent
+            from airflow_provider_sequentum.runs.agent_lookup import find_agent
 
-            config = config.updated(agent_id=find_agent(attempt.port, config.agent_name).id)
+            found = find_agent(attempt.port, config.agent_name, "Nothing was started.")
+            config = config.updated(agent_id=found.id)
         if config.expected_version == "pinned":
             from airflow_provider_sequentum.hooks.pins import read_pin
 

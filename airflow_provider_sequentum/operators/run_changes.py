@@ -136,7 +136,7 @@ class RunChangesOperator(BaseOperator):
             *(summary[name] for name in ("added", "changed", "removed", "unchanged")),
         )
         if publication.changes.is_empty and config.on_unchanged == "skip":
-            raise SequentumSkipped(f"None of {summary['unchanged']:,} records changed.")
+            raise SequentumSkipped(f"Nothing changed. Records: {summary['unchanged']:,}.")
         add_extra(context, summary)
         return summary
 

@@ -41,7 +41,8 @@ class CheckRunRecordsOperator(BaseOperator):
 
     ``None`` and an empty string leave a parameter unset.
 
-    :param agent_id: the agent, as an int or a string of digits.
+    :param agent_id: the agent, as an int or a string of digits. Give this or ``agent_name``.
+    :param agent_name: the agent's exact and unique name. Adds one API request.
     :param run_id: the run, as an int or a string of digits. Runs with lower ids are earlier ones.
     :param files: one or several landed files, as ``RunFilesToObjectStorageOperator`` returns them.
     :param contract: a mapping with ``columns``, ``key``, ``rules`` and ``schema_contract``, or a
@@ -58,8 +59,8 @@ class CheckRunRecordsOperator(BaseOperator):
     :param pin_version: pin the run's version of the agent, for ``expected_version="pinned"`` of
         ``StartAgentRunOperator``, if there are no breaches or a person has accepted the run. Adds one API request.
         Default: False.
-    :param sequentum_conn_id: the Airflow connection to Sequentum Cloud, for ``pin_version``. Default:
-        ``sequentum_default``.
+    :param sequentum_conn_id: the Airflow connection to Sequentum Cloud, for ``agent_name`` and ``pin_version``.
+        Default: ``sequentum_default``.
     :param encoding: of text files. Default: by their byte order mark, else UTF-8.
     :param delimiter: of CSV files. Default: a comma, a tab in ``.tsv``.
     :param storage_conn_id: the connection of the object storage, if it is not part of the paths.
@@ -73,6 +74,7 @@ class CheckRunRecordsOperator(BaseOperator):
 
     template_fields: Sequence[str] = (
         "agent_id",
+        "agent_name",
         "run_id",
         "files",
         "contract_file",
@@ -92,7 +94,8 @@ class CheckRunRecordsOperator(BaseOperator):
     def __init__(
         self,
         *,
-        agent_id: int | str,
+        agent_id: int | str | None = None,
+        agent_name: str | None = None,
         run_id: int | str,
         files: str | Sequence[str],
         contract: Mapping[str, Any] | Contract | None = None,
@@ -111,6 +114,7 @@ class CheckRunRecordsOperator(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.agent_id = agent_id
+        self.agent_name = agent_name
         self.run_id = run_id
         self.files = files
         self.contract = contract
@@ -135,7 +139,7 @@ class CheckRunRecordsOperator(BaseOperator):
         from airflow_provider_sequentum.reporting.asset_events import add_extra
         from airflow_provider_sequentum.transfers.configurations import CheckConfig
 
-        config = CheckConfig.of(self)
+        config = CheckConfig.of(self).with_agent_id()
         with value_errors_as_exceptions(config.fate):
             check = _check(config)
             with about_run(check.agent_id, check.run_id), open_workspace() as workspace:
@@ -229,8 +233,10 @@ def _contract(config: CheckConfig) -> Contract:
 def _raise_verdict(report: Report) -> None:
     if report.is_good:
         return
+    from airflow_provider_sequentum.runs.describe import counted
+
     kind = RunRecordsRejected if report.verdict == "failed" else SequentumSkipped
     raise kind(
         f"The records of run {report.run_id} of agent {report.agent_id} broke: {'; '.join(report.lines()[:5])} "
-        f"({len(report.breaches)} breaches, all in {report.page})"
+        f"({counted(len(report.breaches), 'breach', 'breaches')}, all in {report.page})"
     )

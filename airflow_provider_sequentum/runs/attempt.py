@@ -126,6 +126,9 @@ class RunAttempt(JobAttempt[RunRecord]):
                 raise
             log.warning("The timeout expired before the run could be determined. (%s)", error)
             self._give_up()
+        run = self._known_run()
+        agent = f" of agent {run.config_name!r}" if run.config_name else ""
+        log.info("See run %s%s in Sequentum Cloud: %s", run.id, agent, self.port.hook.run_link(run.agent_id, run.id))
         is_over = self.is_over_now()
         if not is_over:
             self._limit_duration()

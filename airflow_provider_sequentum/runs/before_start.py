@@ -1,4 +1,4 @@
-"""The optional steps before a run is started: finding the agent by its name, and checks."""
+"""The optional checks before a run is started."""
 
 from __future__ import annotations
 
@@ -7,42 +7,15 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.jobs.port import OPTIONAL_SHARE
-from airflow_provider_sequentum.runs.describe import comma_list, counted
+from airflow_provider_sequentum.runs.describe import comma_list, counted, format_time
 
 if TYPE_CHECKING:
-    from airflow_provider_sequentum.api.agents import Agent
     from airflow_provider_sequentum.jobs.port import Port, Sender
     from airflow_provider_sequentum.jobs.siblings import PlannedStart
     from airflow_provider_sequentum.runs.record import RunConfig
 
 log = logging.getLogger(__name__)
-
-
-def find_agent(port: Sender, name: str) -> Agent:
-    """Return the agent whose name is exactly ``name``.
-
-    :raises SequentumRequestRefused: there is no such agent, or there are several, or some in the list cannot be read.
-    """
-    # The service returns all agents whose names contain the text, ignoring case; without paging, all at once.
-    listed = port.send(api.agents.list_agents(name=name))
-    if listed.left_out:
-        raise SequentumRequestRefused(
-            f"{counted(listed.left_out, 'agent')} in the service's list cannot be read and may have the name {name!r}. "
-            "Nothing was started. Set agent_id."
-        )
-    named = [agent for agent in listed if agent.name == name]
-    if not named:
-        raise SequentumRequestRefused(
-            f"There is no agent with the name {name!r}. Nothing was started. Check the name, or set agent_id."
-        )
-    if len(named) > 1:
-        ids = ", ".join(str(agent.id) for agent in named)
-        raise SequentumRequestRefused(
-            f"{len(named)} agents have the name {name!r}: {ids}. Nothing was started. Set agent_id."
-        )
-    return named[0]
 
 
 def check_before_start(
@@ -93,7 +66,7 @@ def warn_of_schedules(port: Sender, agent_id: int) -> None:
         return
     names = [
         f"{schedule.name or schedule.id!r} ({schedule.schedule or 'once'}"
-        + (f", next at {schedule.next_run_time})" if schedule.next_run_time else ")")
+        + (f", next at {format_time(schedule.next_run_time)})" if schedule.next_run_time else ")")
         for schedule in enabled
     ]
     log.warning(

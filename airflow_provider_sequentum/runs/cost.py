@@ -15,6 +15,7 @@ from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.parsing import Page, next_page
 from airflow_provider_sequentum.jobs.port import OPTIONAL_SHARE
+from airflow_provider_sequentum.runs.describe import format_credits
 from airflow_provider_sequentum.runs.record import MAX_REPLACED
 
 if TYPE_CHECKING:
@@ -82,8 +83,13 @@ def read_task_cost(port: Sender, record: RunRecord, run: Run, settling: float) -
         if costs is not None and run.id not in costs and settling:
             port.sleep(settling)
             costs = read_costs(port, run.agent_id, first, run.end_time)
-    own = (costs or {}).get(run.id)
-    return {"cost": None if own is None else float(own), "task_cost": task_cost(record, costs or {})}
+    own, total = (costs or {}).get(run.id), task_cost(record, costs or {})
+    if own is None:
+        log.info("The cost of run %s is not known yet.", run.id)
+    else:
+        more = f"; the task's {len(total['runs'])} billed runs cost {format_credits(total['credits'])}"
+        log.info("Run %s cost %s%s.", run.id, format_credits(own), more if len(total["runs"]) > 1 else "")
+    return {"cost": None if own is None else float(own), "task_cost": total}
 
 
 def task_cost(record: RunRecord, costs: Mapping[int, Decimal]) -> dict[str, Any]:

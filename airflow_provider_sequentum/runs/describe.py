@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sequentum.api.parsing import time_between
@@ -50,6 +51,33 @@ class RunProgress:
         return True
 
 
+class OutageProgress:
+    """Decides what to log of an outage: its start, then a line at increasing intervals, and its end."""
+
+    __slots__ = ("_progress", "since")
+
+    def __init__(self) -> None:
+        self.since: datetime | None = None
+        """When the outage began; ``None`` if there is none."""
+        self._progress = RunProgress()
+
+    def failed(self, name: str, error: object, now: datetime) -> str | None:
+        """Return the line to log for a failed poll of ``name``, or ``None``."""
+        lasted = "" if self.since is None else f" for {format_seconds((now - self.since).total_seconds())}"
+        self.since = self.since or now
+        if not self._progress.is_due("failed", now):
+            return None
+        return f"Could not check {name}{lasted}; trying again. ({error})"
+
+    def answered(self, name: str, now: datetime) -> str | None:
+        """Return the line to log for a poll of ``name`` that succeeded, if there was an outage."""
+        if self.since is None:
+            return None
+        lasted = format_seconds((now - self.since).total_seconds())
+        self._progress, self.since = RunProgress(), None
+        return f"The checks of {name} succeed again, after {lasted}."
+
+
 def describe_run(run: Run, served_at: datetime | None = None) -> str:
     """Return a run's state in one line: status, pages, records, errors, duration.
 
@@ -57,7 +85,7 @@ def describe_run(run: Run, served_at: datetime | None = None) -> str:
         its own clock.
     """
     records = counted(run.data_count or 0, "record")
-    if run.export_count:
+    if run.export_count and run.export_count != run.data_count:
         records += f" ({run.export_count} exported)"
     parts = [status_name(run.status), counted(run.page_count or 0, "page"), records]
     if run.error_count:
@@ -69,9 +97,14 @@ def describe_run(run: Run, served_at: datetime | None = None) -> str:
     return ", ".join(parts)
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Return ``1 page`` or ``2 pages``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"
+
+
+def format_credits(amount: Decimal | float) -> str:
+    """Return ``1 credit`` or ``2.5 credits``."""
+    return f"{float(amount):.10g} {'credit' if amount == 1 else 'credits'}"
 
 
 def comma_list(things: Iterable[object], most: int = MAX_LISTED) -> str:
@@ -94,6 +127,11 @@ def format_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def format_time(moment: datetime | None) -> str:
+    """Return a time for people to read, to the second: ``2026-01-31 06:00:00+00:00``."""
+    return "an unknown time" if moment is None else moment.isoformat(" ", "seconds")
 
 
 def format_size(size: float) -> str:

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum.api.files import DELIVERED, EXTRACTED, INTERNAL, RunFile
-from airflow_provider_sequentum.runs.describe import comma_list, describe_run
+from airflow_provider_sequentum.runs.describe import comma_list, counted, describe_run
 from airflow_provider_sequentum.runs.phases import phase_of
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def why_removed(run: Run, listed: Collection[RunFile]) -> str | None:
     """Return why the run's files must have been removed; ``None`` if there are files, or there never were any."""
     if listed or not (records := _records_of(run)):
         return None
-    return f"It extracted {records} records, but has no files: they were removed, or never delivered."
+    return f"It extracted {counted(records, 'record')}, but has no files: they were removed, or never delivered."
 
 
 def why_records_missing(run: Run, selection: Selection) -> str | None:
@@ -118,7 +118,7 @@ def why_records_missing(run: Run, selection: Selection) -> str | None:
         return None
     if any(file.kind in (DELIVERED, EXTRACTED) for file in selection.chosen):
         return None
-    return f"It extracted {records} records, but no file that may contain them is selected. Its files: " + (
+    return f"It extracted {counted(records, 'record')}, but no file that may contain them is selected. Its files: " + (
         listing(selection.left_out) or "none"
     )
 
@@ -131,7 +131,7 @@ def why_all_empty(run: Run, selection: Selection, sizes: Iterable[int | None]) -
     records = _records_of(run)
     if not records or not selection.chosen or selection.author_left_out_records or any(sizes):
         return None
-    return f"It extracted {records} records, but all selected files are empty: " + listing(selection.chosen)
+    return f"It extracted {counted(records, 'record')}, but all selected files are empty: " + listing(selection.chosen)
 
 
 def listing(files: Sequence[RunFile | LeftOut]) -> str:

@@ -12,7 +12,7 @@ from airflow_provider_sequentum.api import files, runs
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.text import safe_text
 from airflow_provider_sequentum.jobs.port import OPTIONAL_SHARE
-from airflow_provider_sequentum.runs.describe import counted
+from airflow_provider_sequentum.runs.describe import counted, format_time
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.service_time import confirmed_time
 from airflow_provider_sequentum.runs.wait import MAX_LISTED_RUNS, is_cut, length_of
@@ -110,11 +110,11 @@ def delete_old_runs(
     if result.is_cut:
         result.oldest_listed = min((run.created for run in listed if run.created is not None), default=None)
         log.warning(
-            "The service lists only the newest %d runs of agent %s. The oldest of them was created at %s; older runs "
+            "The service lists only the newest %s of agent %s. The oldest of them was created at %s; older runs "
             "are not checked.%s",
-            length_of(listed),
+            counted(length_of(listed), "run"),
             agent_id,
-            result.oldest_listed,
+            format_time(result.oldest_listed),
             " They will be listed once newer ones are deleted." if remove_method == "RemoveEntireRun" else "",
         )
     for run in old_runs(listed, older_than, _service_time(port, listed, reply.served_at)):

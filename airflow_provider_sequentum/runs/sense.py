@@ -1,7 +1,7 @@
 """Waiting for a run that the task did not start: the parameters of the sensor, and what the end of the run means."""
 
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import BeforeValidator, model_validator
 
@@ -9,7 +9,8 @@ from airflow_provider_sequentum import parameters as p
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import SensedAgentRunFailed, SensedAgentRunFailure, SequentumException
 from airflow_provider_sequentum.jobs.port import Sender
-from airflow_provider_sequentum.jobs.record import Configuration, Flag, Id, Seconds
+from airflow_provider_sequentum.jobs.record import Flag, Id, Seconds
+from airflow_provider_sequentum.runs.agent_lookup import AgentConfig
 from airflow_provider_sequentum.runs.outcome import EXCEPTION_OF, failure_for
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 from airflow_provider_sequentum.runs.wait import WaitSpec
@@ -24,15 +25,15 @@ _NEXT_STEP = {
 }
 
 
-class SensorConfig(Configuration):
+class SensorConfig(AgentConfig):
     """The parsed parameters of a sensor.
 
     See :class:`~airflow_provider_sequentum.sensors.agent_run.AgentRunSensor`. They are stored when the sensor is
     deferred, so that it does not parse its parameters again when it resumes.
     """
 
-    sequentum_conn_id: str = "sequentum_default"
-    agent_id: Id
+    nothing_was: ClassVar[str] = "checked"
+
     run_id: Id | None = None
     since: Annotated[datetime, BeforeValidator(p.parse_time)] | None = None
     wait_for_restart: Flag = False

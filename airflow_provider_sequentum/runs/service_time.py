@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.jobs.port import OPTIONAL_SHARE
+from airflow_provider_sequentum.runs.describe import format_time
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
@@ -56,8 +57,8 @@ def confirmed_time(port: Sender, served_at: datetime, most_ahead: timedelta = MA
     log.warning(
         "The service's responses are dated %s, but it is %s here. Nothing confirms that date, so the earlier time is "
         "used.",
-        served_at,
-        now,
+        format_time(served_at),
+        format_time(now),
     )
     return now
 
@@ -84,7 +85,8 @@ def clock_ahead(port: Sender, served_at: datetime | None) -> timedelta:
     if stated is not None:
         return stated - port.now()
     log.warning(
-        "The service's responses are dated %s, and nothing confirms that date. Airflow's clock is used.", served_at
+        "The service's responses are dated %s, and nothing confirms that date. Airflow's clock is used.",
+        format_time(served_at),
     )
     return timedelta(0)
 

@@ -27,7 +27,7 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.jobs.siblings import Announced, Announcement, PlannedStart
 from airflow_provider_sequentum.runs.cost import BILLING_PAGE
-from airflow_provider_sequentum.runs.describe import comma_list, counted
+from airflow_provider_sequentum.runs.describe import comma_list, counted, format_credits
 from airflow_provider_sequentum.runs.service_time import confirmed_time
 
 if TYPE_CHECKING:
@@ -250,10 +250,10 @@ def check_credits(port: Sender, min_credits: float | None, what: str) -> None:
     available = port.send(api.billing.credits()).available_credits
     if available < Decimal(str(min_credits)):
         raise CreditsTooLow(
-            f"{what} was not started: {available} credits are left, fewer than min_credits={min_credits:g}. Buy "
-            "credits, then clear the task."
+            f"{what} was not started: the account has {format_credits(available)} left, fewer than "
+            f"min_credits={min_credits:g}. Buy credits, then clear the task."
         )
-    log.info("%s credits are left.", available)
+    log.info("The account has %s left.", format_credits(available))
 
 
 def reserve_credits(
@@ -393,7 +393,7 @@ def _limit_reached(found: Tally, bills: Sequence[Bill], config: RunPolicies, nam
 
 def _arithmetic(found: Tally, bills: Sequence[Bill], config: RunPolicies) -> str:
     period, since = config.credit_limit_period, bills[0].since
-    parts = [f"a forecast of {_shown(found.forecast)} credits ({basis_of(bills)})"]
+    parts = [f"a forecast of {format_credits(found.forecast)} ({basis_of(bills)})"]
     if since is not None:
         parts.append(f"{_shown(found.billed)} billed since {since:%Y-%m-%d}")
     if found.starts:

@@ -25,7 +25,7 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Port, Sender
 from airflow_provider_sequentum.jobs.siblings import Announcement, Claim
-from airflow_provider_sequentum.runs.describe import counted, id_list
+from airflow_provider_sequentum.runs.describe import counted, format_time, id_list
 from airflow_provider_sequentum.runs.phases import NextStep, Phase, next_step, phase_of
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
 from airflow_provider_sequentum.runs.service_time import confirmed_time, is_of_another_clock
@@ -530,10 +530,10 @@ def find_lost_run(port: Port, record: RunRecord, on_ambiguous_start: str, *, is_
             raise _ambiguous(record, candidates, doubt)
     run = max(candidates, key=lambda candidate: candidate.id)
     log.warning(
-        "Adopting run %s of agent %s, created %s, as the one whose start response was lost.",
+        "Adopting run %s of agent %s, created at %s, as the one whose start response was lost.",
         run.id,
         run.agent_id,
-        run.created,
+        format_time(run.created),
     )
     return run
 

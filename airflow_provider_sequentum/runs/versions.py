@@ -14,6 +14,7 @@ from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import AgentVersionChanged, SequentumRequestRefused
 from airflow_provider_sequentum.jobs.port import OPTIONAL_SHARE
+from airflow_provider_sequentum.runs.describe import format_time
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agents import AgentVersion
@@ -95,6 +96,6 @@ def describe_version(version: AgentVersion) -> str:
     """Return as a clause who saved a version, when, and with which comment."""
     comment = version.comments or ""
     cut = f"{comment[:MAX_COMMENT_LENGTH]}..." if len(comment) > MAX_COMMENT_LENGTH else comment
-    when = f" at {version.created}" if version.created else ""
+    when = f" at {format_time(version.created)}" if version.created else ""
     said = f"with the comment {cut!r}" if cut else "without a comment"
     return f"Version {version.version} was saved by {version.user_name or 'an unknown user'}{when} {said}"

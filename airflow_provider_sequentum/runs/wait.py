@@ -23,7 +23,7 @@ from airflow_provider_sequentum.jobs.port import (
     fault_tolerance,
 )
 from airflow_provider_sequentum.jobs.record import JobEvent, Stored
-from airflow_provider_sequentum.runs.describe import RunProgress, counted, id_list
+from airflow_provider_sequentum.runs.describe import OutageProgress, RunProgress, counted, format_time, id_list
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.service_time import clock_ahead, is_of_another_clock
@@ -77,7 +77,7 @@ class WaitSpec(Stored):
         """The name, in log lines, of the run that is waited for."""
         if self.run_id is not None:
             return f"run {self.run_id} of agent {self.agent_id}"
-        return f"a run of agent {self.agent_id} created at {self.since} or later"
+        return f"a run of agent {self.agent_id} created at {format_time(self.since)} or later"
 
     def service_time(self, now: datetime, served_at: datetime | None) -> datetime | None:
         """Return the time by the clock of the runs' times.
@@ -132,7 +132,7 @@ class RunPoller:
         self._running_since: datetime | None = None
         """By the clock of ``now``. If the service's time is unknown, the time of the first poll."""
         self._failure_since: datetime | None = None
-        self._faults_since: datetime | None = None
+        self._outage = OutageProgress()
         self._missing_since: datetime | None = None
         self._unknown_status: object = None
 
@@ -145,7 +145,7 @@ class RunPoller:
         if run.started_at is not None and served_at is not None:
             self._running_since = now - time_between(run.started_at, served_at)
         self._running_since = self._running_since or now
-        self._faults_since, self._missing_since, self.is_missing = None, None, False
+        back = self._end_outage(now)
         phase = phase_of(run)
         ended = phase.is_over if phase is not Phase.RESTARTABLE else self._failure_counts(run, now)
         if phase is not Phase.RESTARTABLE:
@@ -157,22 +157,24 @@ class RunPoller:
         if phase is Phase.UNKNOWN and run.status != self._unknown_status:
             self._unknown_status = run.status
             return PollResult(message=self._unknown_status_message(run), level=logging.WARNING)
-        return PollResult(message=self._progress.line(run, now, served_at))
+        line = self._progress.line(run, now, served_at)
+        return PollResult(message=" ".join(filter(None, (back, line))) or None)
 
     def found(self, run: Run | None, now: datetime, served_at: datetime | None = None) -> PollResult:
         """Process the result of a search for the run. A run that was found is polled from then on."""
-        self._faults_since, self._missing_since, self.is_missing = None, None, False
         if run is not None:
             self.spec = self.spec.updated(run_id=run.id)
             result = self.observe(run, now, served_at)
-            found = f"Found run {run.id} of agent {run.agent_id}, created {run.created}."
+            found = f"Found run {run.id} of agent {run.agent_id}, created at {format_time(run.created)}."
             return result._replace(message=found if result.message is None else f"{found} {result.message}")
+        back = self._end_outage(now)
         if self.deadline_passed(now):
             return PollResult(PollOutcome.DEADLINE)
         if not self._progress.is_due("not found", now):
-            return PollResult()
-        until = "" if self.spec.deadline is None else f" until {self.spec.deadline}"
-        return PollResult(message=f"Waiting{until} for {self.spec.name}: none so far.")
+            return PollResult(message=back)
+        until = "" if self.spec.deadline is None else f" until {format_time(self.spec.deadline)}"
+        waiting = f"Waiting{until} for {self.spec.name}: none so far."
+        return PollResult(message=waiting if back is None else f"{back} {waiting}")
 
     def failed(self, error: SequentumError, now: datetime) -> PollResult:
         """Process the failure of a poll.
@@ -186,17 +188,13 @@ class RunPoller:
         if error.status_code == 429:
             # The rate limit is exceeded, which is not a fault: the run is polled again later.
             return PollResult()
-        first = self._faults_since is None
-        self._faults_since = self._faults_since or now
+        message = self._outage.failed(self.spec.name, error, now)
         # A 404 during an outage is a new condition, so its tolerance starts now.
-        lasted = now - (self._missing_since or self._faults_since)
+        lasted = now - (self._missing_since or self._outage.since or now)
         tolerance = NOT_FOUND_TOLERANCE if self.is_missing else fault_tolerance(error)
         if lasted >= tolerance and not (self.spec.tolerate_outages and tolerance >= FAULT_TOLERANCE):
             raise error
-        if first:
-            message = f"Could not check {self.spec.name}; trying again. ({error})"
-            return PollResult(message=message, level=logging.WARNING)
-        return PollResult()
+        return PollResult(message=message, level=logging.WARNING)
 
     def pause(self, now: datetime) -> float:
         """Return the seconds until the next poll of a wait on a worker, but not beyond the deadline."""
@@ -217,6 +215,11 @@ class RunPoller:
     def deadline_passed(self, now: datetime) -> bool:
         """Return whether the wait has to give up."""
         return self.spec.deadline is not None and now >= self.spec.deadline
+
+    def _end_outage(self, now: datetime) -> str | None:
+        """Note that the service has responded; return the line to log if it had not before."""
+        self._missing_since, self.is_missing = None, False
+        return self._outage.answered(self.spec.name, now)
 
     def _failure_counts(self, run: Run, now: datetime) -> bool:
         if self.spec.wait_for_restart or (not self._seen_restarted and may_be_the_old_failure(run, self.spec, now)):
@@ -291,13 +294,13 @@ def first_run_since(listed: Sequence[Run], since: datetime, now: datetime, serve
         agent = f"agent {listed[0].agent_id}" if listed else "the agent"
         raise SequentumRequestRefused(
             f"The service lists only the newest {length_of(listed)} runs of {agent}. All of them may have been created "
-            f"since {since}, so the first one cannot be determined. Set a later time, or run_id."
+            f"since {format_time(since)}, so the first one cannot be determined. Set a later time, or run_id."
         )
     first = min(later, key=lambda run: (run.created, run.id), default=None)
     if hidden := _what_may_be_earlier(listed, first, by_service):
         raise FirstRunUncertain(
-            f"{hidden}, so it is unknown which run of agent {listed[0].agent_id} is the first one created at {since} "
-            "or later. Set run_id."
+            f"{hidden}, so it is unknown which run of agent {listed[0].agent_id} is the first one created at "
+            f"{format_time(since)} or later. Set run_id."
         )
     return first
 

@@ -28,7 +28,10 @@ from airflow_provider_sequentum.airflow_compat.deferral import (
 )
 from airflow_provider_sequentum.airflow_compat.extra_links import push_address
 from airflow_provider_sequentum.airflow_compat.task_attempt import map_index_of, task_facts
-from airflow_provider_sequentum.exceptions import SequentumUnavailable, client_errors_as_exceptions
+from airflow_provider_sequentum.exceptions import (
+    SequentumUnavailable,
+    client_errors_as_exceptions,
+)
 from airflow_provider_sequentum.parameters import MAX_DURATION
 from airflow_provider_sequentum.reporting.links import AgentRunLink, publish_run, push_dashboard_link
 
@@ -53,7 +56,8 @@ class AgentRunSensor(BaseSensorOperator):
 
     .. seealso:: https://docs.sequentum.com/concepts/runs
 
-    :param agent_id: the agent, as an int or a string of digits.
+    :param agent_id: the agent, as an int or a string of digits. Give this or ``agent_name``.
+    :param agent_name: the agent's exact and unique name. Adds one API request, in reschedule mode one for each check.
     :param run_id: the run, as an int or a string of digits. Give this or ``since``.
     :param since: wait for the agent's first run that was created at this time or later: an aware ``datetime`` or an ISO
         8601 string, for example ``"{{ dag_run.run_after }}"`` or, on Airflow 2.11, ``"{{ data_interval_end }}"``. It
@@ -76,6 +80,7 @@ class AgentRunSensor(BaseSensorOperator):
 
     template_fields: Sequence[str] = (
         "agent_id",
+        "agent_name",
         "run_id",
         "since",
         "wait_for_restart",
@@ -88,7 +93,8 @@ class AgentRunSensor(BaseSensorOperator):
     def __init__(
         self,
         *,
-        agent_id: int | str,
+        agent_id: int | str | None = None,
+        agent_name: str | None = None,
         run_id: int | str | None = None,
         since: datetime | str | None = None,
         wait_for_restart: bool | str = False,
@@ -98,6 +104,7 @@ class AgentRunSensor(BaseSensorOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.agent_id = agent_id
+        self.agent_name = agent_name
         self.run_id = run_id
         self.since = since
         self.wait_for_restart = wait_for_restart
@@ -107,6 +114,8 @@ class AgentRunSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:  # noqa: RET503 (defer raises)
         """Wait on the worker, or look once and then wait in the triggerer. Returns the run's id."""
+        from airflow_provider_sequentum.runs.describe import format_time
+
         with self._softening():
             try:
                 config = self._config()
@@ -116,7 +125,7 @@ class AgentRunSensor(BaseSensorOperator):
                 limit = timedelta(seconds=min(self.timeout, MAX_DURATION.total_seconds()))
                 port.deadline = port.now() + limit
                 until = self._first_poke(context, port) + limit
-                self.log.info("Waiting for %s, until %s.", poller.spec.name, until.isoformat(" ", "seconds"))
+                self.log.info("Waiting for %s, until %s.", poller.spec.name, format_time(until))
                 if not config.deferrable:
                     return super().execute(context)
                 result = self.poke(context)
@@ -238,7 +247,9 @@ class AgentRunSensor(BaseSensorOperator):
     def _config(self) -> SensorConfig:
         from airflow_provider_sequentum.runs.sense import SensorConfig
 
-        return SensorConfig.of(self)
+        config = SensorConfig.of(self).with_agent_id()
+        self.agent_id, self.agent_name = config.agent_id, None  # a process looks it up once, not with each poll
+        return config
 
     def _polling(self, config: SensorConfig) -> tuple[ClientPort, RunPoller]:
         """Return what to look with, which remembers between two looks, as far as the process lives."""

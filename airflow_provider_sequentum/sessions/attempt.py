@@ -125,8 +125,10 @@ class SessionAttempt(JobAttempt[SessionRecord]):
             self._give_up_if_late(error)
             return True
         self._show(record)
+        session_id = record.known_session.session_id
+        log.info("See the session in Sequentum Cloud: %s", self.port.hook.session_link(session_id))
         if self._screenshots is not None:
-            self._screenshots.publish_latest(record.known_session.session_id)
+            self._screenshots.publish_latest(session_id)
         return True
 
     def wait(self) -> None:
@@ -193,7 +195,9 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         elif action is Action.LEAVE:
             log.info("%s is ready and is left to the task or person that continues it.", session.name)
         elif action is not Action.WAIT:
-            raise failure_for(action, session, self.config, self.task, self._highlights.last_message)
+            failure = failure_for(action, session, self.config, self.task, self._highlights.last_message)
+            self._publish(self._summary(session, note=str(failure)))
+            raise failure
         elif self.is_out_of_time:
             self._give_up()
         else:

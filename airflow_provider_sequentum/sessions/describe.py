@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sequentum.api.text import one_line
 from airflow_provider_sequentum.exceptions import AgentBuilderEnded, AgentBuilderException, AgentBuilderFailed
-from airflow_provider_sequentum.runs.describe import RunProgress, format_seconds
+from airflow_provider_sequentum.runs.describe import RunProgress, counted, format_seconds
 from airflow_provider_sequentum.sessions.state import Action, Session
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def progress_line(event: SessionEvent) -> tuple[int, str] | None:  # noqa: PLR09
             return logging.INFO, f"Opened {_line(event.url)} ({_line(event.title) or 'no title'})"
         case "data_extracted":
             columns = ", ".join(_columns(event) or []) or "no columns"
-            return logging.INFO, f"Found {_total_rows(event)} rows: {_line(columns)}"
+            return logging.INFO, f"Found {counted(_total_rows(event), 'row')}: {_line(columns)}"
         case "user_message":
             return logging.INFO, f"The builder says: {_line(event.message)}"
         case "ready_for_interaction":
@@ -203,7 +203,8 @@ def failure_for(
     match action:
         case Action.BUILD_FAILED:
             cause = (session.error or "the service states no reason").rstrip(".")
-            message = f"{session.name} ended in an error: {cause}. {_saved_agent(session)}"
+            said = f" The builder said last: {last_message!r}." if last_message else ""
+            message = f"{session.name} ended in an error: {cause}.{said} {_saved_agent(session)}"
             if config.is_given:
                 return ended(session, f"{message} {start_over}", reason="refused")
             follows = "The next attempt starts a new session."

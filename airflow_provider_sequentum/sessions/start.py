@@ -11,6 +11,7 @@ import logging
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import AgentBuilderEnded, AgentBuilderException
 from airflow_provider_sequentum.jobs.port import Port
+from airflow_provider_sequentum.runs.describe import counted, format_time
 from airflow_provider_sequentum.sessions.describe import session_lost
 from airflow_provider_sequentum.sessions.record import Request, SessionRecord
 from airflow_provider_sequentum.sessions.state import Session, SessionState
@@ -38,7 +39,7 @@ def acquire_session(
         return _start_or_join_given(port, new, take)
     was_cleared = new.max_tries is not None and previous.was_cleared(new.max_tries)
     if previous.session is None:
-        when = previous.requested_at
+        when = format_time(previous.requested_at)
         # A user who clears the task after this error wants another session.
         if not was_cleared and config.on_ambiguous_start == "fail":
             raise _start_ambiguous(f"An earlier attempt was about to start a session at {when} and was interrupted.")
@@ -57,7 +58,8 @@ def acquire_session(
         port.save(record)
         raise session_lost(config, session.session_id)
     if config.is_given or not (is_lost or session.state in (SessionState.ERROR, SessionState.CANCELLED)):
-        log.info("Continuing %s: %s, %d follow-ups sent.", session.name, session.state.value, session.sent)
+        followups = counted(session.sent, "follow-up")
+        log.info("Continuing %s: %s, %s sent.", session.name, session.state.value, followups)
         port.save(record)
         return record
     fate = cancel_unseen(port, session) if is_lost else ""

@@ -58,7 +58,8 @@ class SessionStopper(JobStopper["SessionStatus"]):
     def next_call(self, now: datetime) -> Call[Any]:
         """Return the request to send now: a cancellation or a poll."""
         if self._request_at is not None and now >= self._request_at:
-            log.info("%s: cancelling it.", self.name)
+            if self._gives_up_at is None:  # the first of several requests
+                log.info("%s: cancelling it.", self.name)
             end = agent_builder.stop if self._uses_stop else agent_builder.cancel
             return end(self._session.session_id)
         return agent_builder.status(self._session.session_id)
@@ -89,8 +90,8 @@ def cancel_unseen(port: Sender, session: Session) -> str:
 
     :return: what happened to it, as a sentence; empty if these requests are answered with 404, too.
     """
+    log.info("%s: cancelling it, in case it is only hidden.", session.name)
     for end in (agent_builder.cancel, agent_builder.stop):
-        log.info("%s: cancelling it, in case it is only hidden.", session.name)
         try:
             port.send(end(session.session_id), within=MAX_REQUEST_SECONDS)
         except SequentumError as error:

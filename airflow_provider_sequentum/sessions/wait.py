@@ -12,6 +12,7 @@ from airflow_provider_sequentum.api import agent_builder
 from airflow_provider_sequentum.api.errors import ResponseLost, SequentumError
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, WAITING_SHARE, Sender, fault_tolerance
 from airflow_provider_sequentum.jobs.record import JobEvent
+from airflow_provider_sequentum.runs.describe import OutageProgress
 from airflow_provider_sequentum.sessions.describe import SessionProgress, progress_line
 from airflow_provider_sequentum.sessions.state import Session, SessionState
 
@@ -80,7 +81,7 @@ class SessionPoller:
         self._progress = SessionProgress()
         self.was_seen = False
         """Whether the last poll returned the session."""
-        self._faults_since: datetime | None = None
+        self._outage = OutageProgress()
         self._missing_since: datetime | None = None
         self._asks_status = self._asks_events = False
         self._until: int | None = None
@@ -102,7 +103,9 @@ class SessionPoller:
         """Process the response to a request."""
         if self._asks_status:
             self._asks_status, self.was_seen = False, True
-            self._faults_since, self._missing_since, self.is_missing = None, None, False
+            self._missing_since, self.is_missing = None, False
+            if (line := self._outage.answered(self.session.name, now)) is not None:
+                log.info("%s", line)
             self._observe_status(reply.value, now)
         else:
             self._observe_page(reply.value, now, reply.served_at)
@@ -126,7 +129,9 @@ class SessionPoller:
         if self.deadline_passed(now):
             return
         if error.status_code == 429:
-            self._faults_since = None  # the rate limit is exceeded, which is not a fault: the next poll comes later
+            self._outage = (
+                OutageProgress()
+            )  # the rate limit is exceeded, which is not a fault: the next poll comes later
             return
         self._tolerate(error, now)
 
@@ -178,12 +183,11 @@ class SessionPoller:
             log.warning("The service does not know %s; checking again. (%s)", self.session.name, error)
 
     def _tolerate(self, error: SequentumError, now: datetime) -> None:
-        first = self._faults_since is None
-        self._faults_since = self._faults_since or now
-        if now - self._faults_since >= fault_tolerance(error):
+        line = self._outage.failed(self.session.name, error, now)
+        if now - (self._outage.since or now) >= fault_tolerance(error):
             raise error
-        if first:
-            log.warning("Could not check %s; trying again. (%s)", self.session.name, error)
+        if line is not None:
+            log.warning("%s", line)
 
     def _has_more(self) -> bool:
         return self._until is None or self.session.cursor < self._until

@@ -31,7 +31,7 @@ from airflow_provider_sequentum.jobs.port import Port, Sender
 from airflow_provider_sequentum.jobs.siblings import Announcement, Claim
 from airflow_provider_sequentum.jobs.stop import MAX_REQUEST_SECONDS
 from airflow_provider_sequentum.runs import start as run_start
-from airflow_provider_sequentum.runs.describe import counted, id_list
+from airflow_provider_sequentum.runs.describe import counted, format_time, id_list
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.spend import check_credits, reserve_credits
@@ -155,7 +155,8 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
     claim_runs(port, record)
     _announce(port, config, record.starts_announced)
     record = stop_further_runs(port, record)
-    log.info("Started %s of space %s.", counted(len(record.known_runs), "agent"), config.space_id)
+    started = [run.run_id or 0 for run in record.known_runs.values()]
+    log.info("Started %s of space %s: runs %s.", counted(len(started), "agent"), config.space_id, id_list(started))
     return record
 
 
@@ -246,10 +247,10 @@ def _find_runs(port: Port, record: SpaceRecord, new: SpaceRecord, *, was_cleared
         found |= {agent: max(several, key=lambda run: run.id) for agent, several in doubtful.items() if several}
     for agent_id, run in found.items():
         log.warning(
-            "Adopting run %s of agent %s, created %s, as the one whose start response was lost.",
+            "Adopting run %s of agent %s, created at %s, as the one whose start response was lost.",
             run.id,
             agent_id,
-            run.created,
+            format_time(run.created),
         )
     if found or record.runs is not None:
         started = {agent: search.agents[agent].started(run.id) for agent, run in found.items()}

@@ -12,6 +12,7 @@ from airflow_provider_sequentum.api.choices import RemoveMethod
 from airflow_provider_sequentum.jobs.record import Configuration, Count, Flag, Id, Text, choice_of
 from airflow_provider_sequentum.records.columns import parse_type
 from airflow_provider_sequentum.records.formats import TextOptions
+from airflow_provider_sequentum.runs.agent_lookup import AgentConfig
 from airflow_provider_sequentum.transfers.destination import parse_place, parse_places
 
 MAX_NAME_LENGTH = 200
@@ -89,13 +90,11 @@ class _ReadsText(Configuration):
         return {"encoding": self.encoding, "delimiter": self.delimiter}
 
 
-class TransferConfig(_ReadsText):
+class TransferConfig(AgentConfig, _ReadsText):
     """The parameters of :class:`~.run_files.RunFilesToObjectStorageOperator`."""
 
     nothing_was: ClassVar[str] = "copied"
 
-    sequentum_conn_id: Text = "sequentum_default"
-    agent_id: Id
     run_id: Id
     destination: Place
     file_kinds: Annotated[tuple[str, ...], BeforeValidator(_parse_file_kinds)] | None = None
@@ -140,13 +139,11 @@ class InputFileConfig(Configuration):
         return self
 
 
-class CheckConfig(_ReadsText):
+class CheckConfig(AgentConfig, _ReadsText):
     """The parameters of :class:`~airflow_provider_sequentum.operators.run_records.CheckRunRecordsOperator`."""
 
     nothing_was: ClassVar[str] = "published"
 
-    sequentum_conn_id: Text = "sequentum_default"
-    agent_id: Id
     run_id: Id
     files: LandedFiles
     contract: Any = None

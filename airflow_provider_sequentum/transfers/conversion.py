@@ -131,7 +131,7 @@ class Conversion:
             ) from error
         if empty:
             names = comma_list(repr(source_name(file.entry)) for file in empty)
-            log.warning("%d files have no records and are not landed: %s", len(empty), names)
+            log.warning("Not landed, because there are no records in it: %s", names)
         without_records = [_entry(file, file.entry.name, None, 0) for file in empty]
         return Converted(published, without_records, before, chosen)
 
@@ -203,10 +203,9 @@ def _log_types(
     columns = {column for each in found for column in each}
     if added := sorted(columns - known.keys()):
         shown = comma_list(f"{column!r:.100} {types[column]}" for column in added)
-        log.info("Inferred the types of %d columns, to be kept in %s: %s", len(added), types_file.path, shown)
+        log.info("Inferred column types, to be kept in %s: %s", types_file.path, shown)
     if empty := [column for column in added if all(each.get(column) is None for each in found)]:
         log.warning(
-            "%d columns have no values yet and will be text from now on, unless record_schema declares their type: %s",
-            len(empty),
+            "Without values yet, and therefore text from now on unless record_schema declares another type: column %s",
             comma_list(f"{column!r:.100}" for column in empty),
         )

@@ -122,6 +122,7 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
         """Upload the file and return its name."""
         from airflow_provider_sequentum.api import spaces
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
+        from airflow_provider_sequentum.runs.describe import format_size
         from airflow_provider_sequentum.transfers.configurations import InputFileConfig
 
         config = InputFileConfig.of(self)
@@ -134,7 +135,7 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
             hook.send(spaces.upload_input_file(space_id, name, content))
         finally:
             hook.close()
-        self.log.info("Uploaded %r (%d bytes) to space %s.", name, len(content), space_id)
+        self.log.info("Uploaded %r (%s) to space %s.", name, format_size(len(content)), space_id)
         return name
 
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_provider_sequentum.airflow_compat.extra_links import push_address
 from airflow_provider_sequentum.exceptions import about_run, value_errors_as_exceptions
+from airflow_provider_sequentum.reporting.links import RUN_LINK_KEY, AgentRunLink
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -38,7 +40,8 @@ class RunFilesToObjectStorageOperator(BaseOperator):
 
     .. seealso:: https://docs.sequentum.com/concepts/runs
 
-    :param agent_id: the id of the agent, as an int or a string of digits.
+    :param agent_id: the id of the agent, as an int or a string of digits. Give this or ``agent_name``.
+    :param agent_name: the agent's exact and unique name. Adds one API request.
     :param run_id: the id of the run, as an int or a string of digits. The run must have ended.
     :param destination: the folder to write to: ``s3://conn_id@bucket/folder``, ``gs://...``, ``abfs://...``,
         ``file:///...`` or an absolute path. It is refused if it has empty segments (two slashes in a row), segments
@@ -79,6 +82,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
 
     template_fields: Sequence[str] = (
         "agent_id",
+        "agent_name",
         "run_id",
         "destination",
         "file_kinds",
@@ -94,12 +98,14 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         "sequentum_conn_id",
         "storage_conn_id",
     )
+    operator_extra_links = (AgentRunLink(),)
     ui_color = "#e3f1ee"
 
     def __init__(
         self,
         *,
-        agent_id: int | str,
+        agent_id: int | str | None = None,
+        agent_name: str | None = None,
         run_id: int | str,
         destination: str,
         file_kinds: str | Sequence[str] | None = None,
@@ -118,6 +124,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.agent_id = agent_id
+        self.agent_name = agent_name
         self.run_id = run_id
         self.destination = destination
         self.file_kinds = file_kinds
@@ -144,12 +151,13 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         from airflow_provider_sequentum.transfers.landing import LandingFolder
         from airflow_provider_sequentum.transfers.run_files_transfer import RunFilesTransfer
 
-        config = TransferConfig.of(self)
+        config = TransferConfig.of(self).with_agent_id()
+        hook = SequentumConnection(config.sequentum_conn_id)
         with value_errors_as_exceptions(config.fate):
             folder = LandingFolder(open_destination(config.destination, config.storage_conn_id))
             conversion = _conversion(config, folder)
         self._transfer = RunFilesTransfer(
-            hook=SequentumConnection(config.sequentum_conn_id),
+            hook=hook,
             agent_id=config.agent_id,
             run_id=config.run_id,
             folder=folder,
@@ -160,7 +168,8 @@ class RunFilesToObjectStorageOperator(BaseOperator):
             log=self.log,
             conversion=conversion,
         )
-        with about_run(self._transfer.agent_id, self._transfer.run_id):
+        with about_run(config.agent_id, config.run_id):
+            push_address(context, RUN_LINK_KEY, hook.run_link(config.agent_id, config.run_id))
             self._landed = self._transfer.transfer()
         context["ti"].xcom_push(key=TRANSFER_KEY, value=self._landed.summary())
         add_extra(context, self._landed.summary())

@@ -187,7 +187,7 @@ class RunFilesTransfer:
                     f"{self.folder.path / file.name} differs from what an earlier attempt landed, and the run's files "
                     f"were removed from the service{'' if run else ' with the run'}: it cannot be fetched again."
                 )
-        self.log.info("An earlier attempt landed %d files and removed them from the service.", len(manifest.files))
+        self.log.info("An earlier attempt landed the run's files and removed them from the service.")
         if (selection.chosen or selection.delivered_left_out) and not listed.left_out:
             self.log.info("Some of them are still on the service.")
             self._remove(selection)
@@ -201,10 +201,10 @@ class RunFilesTransfer:
         :param unreadable: the number of entries in the service's list that could not be read.
         """
         if unreadable:
-            lost = f"The list of the run's files has {unreadable} entries that cannot be read."
+            lost = f"The list of the run's files has {counted(unreadable, 'unreadable entry', 'unreadable entries')}."
             if self.remove_method is not None:
-                raise self._refused(f"{lost} remove_method would remove these files uncopied. Nothing was copied.")
-            self.log.warning("%s These files are not copied.", lost)
+                raise self._refused(f"{lost} remove_method would remove the files uncopied. Nothing was copied.")
+            self.log.warning("%s Files with such entries are not copied.", lost)
         if self.remove_method is not None and (left_out := selection.delivered_left_out):
             raise self._refused(
                 f"remove_method would remove delivered files that are not copied: {listing(left_out)}. Copy them too, "
@@ -366,11 +366,10 @@ class RunFilesTransfer:
         self, planned: Manifest, previous: Manifest | None, listed: Collection[int], sizes: Mapping[str, int]
     ) -> None:
         if renamed := [f"{file.original_name!r:.100} as {file.name}" for file in planned.files if file.original_name]:
-            self.log.info("%d files are landed under another name: %s", len(renamed), comma_list(renamed))
+            self.log.info("Landed under another name: %s", comma_list(renamed))
         if planned.replaced:
-            self.log.warning(
-                "Replacing %d files in %s that are of unknown or other origin.", len(planned.replaced), self.folder.path
-            )
+            replaced = counted(len(planned.replaced), "file")
+            self.log.warning("Replacing %s of unknown or other origin in %s.", replaced, self.folder.path)
         if previous is not None and (left := left_over(previous, planned, listed, sizes)):
             self.log.warning(
                 "Run %s left %s in %s that this transfer does not replace: %s",
@@ -390,7 +389,7 @@ class RunFilesTransfer:
             if is_whole:
                 kept[file.name] = measure
         if kept:
-            self.log.info("%d files have already been landed and are complete; they are not fetched again.", len(kept))
+            self.log.info("Already landed and complete, so not fetched again: %s.", counted(len(kept), "file"))
         return kept
 
     def _fetch(
@@ -466,7 +465,7 @@ class RunFilesTransfer:
                 "empty copies have been removed; a retry fetches the files again."
             )
         if empty := [file.name for file in manifest.files if not file.size]:
-            self.log.warning("%d files are empty, as they are on the service: %s", len(empty), comma_list(empty))
+            self.log.warning("Empty, as on the service: %s", comma_list(empty))
 
     def _write_manifest(self, manifest: Manifest) -> None:
         with self.folder.write(MANIFEST_NAME) as stream:

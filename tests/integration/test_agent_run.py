@@ -412,7 +412,7 @@ def test_the_test_button(sandbox: Sandbox, agent: Agent) -> None:
 
     ok, words = SequentumHook().test_connection()
     assert ok
-    assert words == (f"Connected to {sandbox.base_url} as organization 1 with 1000.0 credits left; 1 agent visible.")
+    assert words == (f"Connected to {sandbox.base_url} as organization 1 with 1000 credits left; 1 agent visible.")
 
 
 def test_the_test_button_with_a_wrong_key(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:

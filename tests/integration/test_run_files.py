@@ -109,6 +109,14 @@ def test_kinds_and_patterns_choose(
     assert {Path(path).name for path in paths} - {"outside.csv"} == names
 
 
+def test_an_agent_can_be_named_and_the_button_leads_to_the_run(sandbox: Sandbox, agent_id: int, tmp_path: Path) -> None:
+    operator = transfer(tmp_path.as_uri(), None, finished_run(sandbox, agent_id), agent_name="Prices")  # type: ignore[arg-type]
+    task = FakeTaskInstance()
+    operator.execute({"ti": task})  # type: ignore[typeddict-item]
+    assert json.loads((tmp_path / MANIFEST_NAME).read_bytes())["agent_id"] == agent_id
+    assert task.pushed["agent_run_link"].endswith(f"/agents/{agent_id}/runs/{operator.run_id}")
+
+
 def test_a_repeated_transfer_fetches_nothing(sandbox: Sandbox, agent_id: int, tmp_path: Path) -> None:
     run_id = finished_run(sandbox, agent_id)
     first = execute(transfer(tmp_path.as_uri(), agent_id, run_id))
@@ -611,13 +619,13 @@ class TestNothingIsLostWithoutAWord:
             return Page(listed(self)[: total - 1], total)
 
         monkeypatch.setattr(RunFilesTransfer, "_listed", cut)
-        with pytest.raises(SequentumRequestRefused, match="1 entries that cannot be read"):
+        with pytest.raises(SequentumRequestRefused, match="1 unreadable entry"):
             execute(transfer(tmp_path.as_uri(), plain_agent, run_id, remove_method="RemoveAllFiles"))
         assert not sandbox.ledger.of_kind("delete")
         summary = execute(transfer(tmp_path.as_uri(), plain_agent, run_id))[1]
         assert (summary["files"], summary["unreadable"]) == (1, 1)
         assert json.loads((tmp_path / MANIFEST_NAME).read_bytes())["unreadable"] == 1
-        assert "1 entries that cannot be read" in capsys.readouterr().out + caplog.text
+        assert "1 unreadable entry" in capsys.readouterr().out + caplog.text
 
     def test_a_whole_file_of_another_size_than_listed_is_fetched_again_after_a_kill(
         self, sandbox: Sandbox, plain_agent: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -778,7 +786,7 @@ def test_a_kill_between_any_two_steps_is_repaired_by_the_next_attempt(
             assert len([each for each in sandbox.ledger.of_kind("delete") if each.run_id == run_id]) == 1, steps
         else:
             break
-    assert steps == 22, "the kill came before each step of an attempt once"
+    assert steps == 23, "the kill came before each step of an attempt once"
 
 
 class TestBadInput:
@@ -854,7 +862,7 @@ class TestBadInput:
     ) -> None:
         execute(transfer(tmp_path.as_uri(), agent_id, finished_run(sandbox, agent_id)))
         assert (tmp_path / "empty.bin").read_bytes() == b""
-        assert "1 files are empty, as they are on the service: empty.bin" in capsys.readouterr().out + caplog.text
+        assert "Empty, as on the service: empty.bin" in capsys.readouterr().out + caplog.text
 
     def test_a_disk_that_is_full(self, sandbox: Sandbox, tmp_path: Path) -> None:
         large = tmp_path / "large.csv"

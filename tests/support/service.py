@@ -80,6 +80,7 @@ class FakeRun:
     stop_asked_at: datetime | None = None
     killed: bool = False
     restarts: int = 0
+    agent_name: str | None = None
     shown_until: datetime | None = None
     """Until then the Failure before the last restart is still what is answered."""
     old_end_time: datetime | None = None
@@ -104,6 +105,7 @@ class FakeRun:
         return {
             "id": self.id,
             "configId": self.agent_id,
+            "configName": self.agent_name,
             "status": int(status) if isinstance(status, int) else status,
             "created": (self.created + skew).isoformat(),
             "startTime": (self.started + skew).isoformat(),

@@ -72,7 +72,13 @@ class Worker:
     record: Stored | None = None
     is_recorded: bool = False
     is_asking_airflow: bool = False
-    hook: Any = field(default_factory=lambda: SimpleNamespace(sequentum_conn_id="sequentum_default"))
+    hook: Any = field(
+        default_factory=lambda: SimpleNamespace(
+            sequentum_conn_id="sequentum_default",
+            run_link=lambda agent_id, run_id: f"https://ui/{agent_id}/{run_id}",
+            session_link=lambda session_id: f"https://ui/{session_id}",
+        )
+    )
 
     def __post_init__(self) -> None:
         logger = logging.getLogger(PACKAGE)

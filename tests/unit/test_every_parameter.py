@@ -44,11 +44,12 @@ USABLE: dict[str, Any] = {
 }
 """Values that a parameter may have. Places in object storage are made by the test."""
 INSTEAD = {
-    "AgentRunSensor": {"since": "run_id"},
+    "AgentRunSensor": {"since": "run_id", "agent_name": "agent_id"},
+    "RunFilesToObjectStorageOperator": {"agent_name": "agent_id"},
     "StartAgentRunOperator": {"agent_name": "agent_id"},
     "AgentBuilderOperator": {"url": "prompt", "session_id": "prompt"},
     "ObjectStorageToInputFilesOperator": {"rows": "source", "agent_id": "space_id"},
-    "CheckRunRecordsOperator": {"contract_file": "contract"},
+    "CheckRunRecordsOperator": {"contract_file": "contract", "agent_name": "agent_id"},
 }
 """Parameters of which only one may be given."""
 TOGETHER: dict[str, dict[str, Any]] = {

@@ -39,12 +39,13 @@ from tests.support.service import server_error as down
 
 
 @both_modes
-def test_a_prompt_becomes_an_agent(service: FakeBuilder, deferrable: bool) -> None:
+def test_a_prompt_becomes_an_agent(service: FakeBuilder, task_log: pytest.LogCaptureFixture, deferrable: bool) -> None:
     world = service.task()
     assert world.run(build(followups=["first", "second"], agent_name="Prices", deferrable=deferrable)) == 700
     assert service.sessions["s1"].messages == ["first", "second"]
     assert world.xcoms["session_id"] == "s1"
     assert world.xcoms["agent_builder_session_link"] == "https://cloud.example/s1"
+    assert task_log.text.count("See the session in Sequentum Cloud: https://cloud.example/s1") == 1
     summary = world.xcoms["session"]
     assert (summary["agent_id"], summary["agent_name"], summary["status"]) == (700, "Prices", "completed")
     assert (summary["followups_sent"], summary["last_message"]) == (2, "What next?")
@@ -185,6 +186,24 @@ def test_a_session_that_completes_without_an_agent_is_looked_at_again_by_a_retry
     service.sessions["s1"].agent_id = 7
     world.next_attempt()
     assert world.run(build(session_id="s1", deferrable=deferrable)) == 7
+
+
+@both_modes
+@pytest.mark.parametrize("status", ["error", "cancelled"])
+def test_the_summary_of_a_failed_session_says_why_and_what_the_builder_said_last(
+    service: FakeBuilder, deferrable: bool, status: str
+) -> None:
+    session = FakeSession(status=status, error="no page" if status == "error" else None)
+    session.tell("user_message", message="Which table?")
+    service.sessions["s1"] = session
+    world = service.task()
+    with pytest.raises(AgentBuilderException) as caught:
+        world.run(build(session_id="s1", deferrable=deferrable))
+    summary = world.xcoms["session"]
+    assert summary["last_message"] == "Which table?"
+    assert summary["note"]
+    assert str(caught.value).startswith(summary["note"])
+    assert ("The builder said last: 'Which table?'. No agent" in str(caught.value)) is (status == "error")
 
 
 def test_a_given_session_that_ended_in_an_error_is_not_retried(service: FakeBuilder) -> None:

@@ -156,6 +156,19 @@ def test_the_summary_of_a_mapped_task_has_its_inputs_and_its_index(worker: Worke
     assert (summary["map_index"], summary["input_parameters"]) == (3, {"page": 4, "password": "***"})
 
 
+def test_every_attempt_logs_the_name_of_the_agent_and_where_its_run_is(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    service.runs[101].agent_name = "Prices"
+    task.next_attempt()
+    deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    assert [line for line in worker.said if line.startswith("See")] == [
+        "See run 101 in Sequentum Cloud: https://ui/7/101",
+        "See run 101 of agent 'Prices' in Sequentum Cloud: https://ui/7/101",
+    ]
+
+
 def test_the_link_and_the_summary_are_there_while_the_task_is_deferred(worker: Worker, task: FakeTask) -> None:
     deferred_by(lambda: operator(deferrable=True).execute(task.context))
     assert task.ti.pushed("agent_run_link") == "https://ui/7/101"
@@ -1197,7 +1210,7 @@ def test_no_try_starts_a_run_that_cannot_be_paid(
         run_through(worker, task, deferrable=deferrable, min_credits=50)
     service.credits = 49
     getattr(task, by)()
-    with pytest.raises(CreditsTooLow, match=r"Agent 7 was not started: 49(.0)? credits are left"):
+    with pytest.raises(CreditsTooLow, match=r"Agent 7 was not started: the account has 49 credits left"):
         run_through(worker, task, deferrable=deferrable, min_credits=50)
     assert service.count("start") == 1
     service.credits = 50

@@ -84,7 +84,7 @@ def test_lineage(lake: Lake) -> None:
 def test_a_run_without_changes_skips_when_it_is_told_to(lake: Lake) -> None:
     lake.run("run-1", "sku\nA\n")
     assert lake.run("run-2", "sku\nA\n")["unchanged"] == 1
-    with pytest.raises(SequentumSkipped, match="None of 1 records changed"):
+    with pytest.raises(SequentumSkipped, match=r"Nothing changed\. Records: 1\."):
         lake.run("run-3", "sku\nA\n", on_unchanged="skip")
     assert lake.ti.pushed["changes"]["unchanged"] == 1
     assert "run-3" in lake.pointer.read_text()

@@ -23,7 +23,9 @@ import pyarrow.parquet as pq
 import pytest
 from airflow.providers.common.compat.sdk import Asset
 
+from airflow_provider_sequentum.api.agents import Agent
 from airflow_provider_sequentum.api.call import Call
+from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import (
     RunFilesUnavailable,
@@ -104,6 +106,15 @@ class Checks:
 @pytest.fixture
 def checks(tmp_path: Path) -> Checks:
     return Checks(tmp_path)
+
+
+def test_an_agent_can_be_named(checks: Checks, monkeypatch: pytest.MonkeyPatch) -> None:
+    agents = Page([Agent(id=8, name="Prices DE"), Agent(id=7, name="Prices")])
+    monkeypatch.setattr(SequentumConnection, "send", lambda hook, call: agents)
+    checks.check(1, agent_id=None, agent_name="Prices")
+    assert checks.report["agent_id"] == 7
+    with pytest.raises(SequentumRequestRefused, match=r"no agent with the name 'Price'\. Nothing was published"):
+        checks.check(1, agent_id=None, agent_name="Price")
 
 
 def test_good_runs_pass_and_leave_a_profile_each(checks: Checks) -> None:

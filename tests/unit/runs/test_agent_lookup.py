@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
-from airflow_provider_sequentum.runs.before_start import find_agent
+from airflow_provider_sequentum.runs.agent_lookup import find_agent
 from tests.support.service import Clock, FakeService
 from tests.support.worker import Worker
 
@@ -16,18 +16,18 @@ def worker() -> Worker:
 
 
 def test_an_agent_is_found_by_its_name_letter_for_letter(worker: Worker) -> None:
-    assert find_agent(worker, "Prices").id == 7
+    assert find_agent(worker, "Prices", "Nothing was started.").id == 7
 
 
 @pytest.mark.parametrize("name", ["Price", "PRICES", "Prices ", "", "no such"])
 def test_no_agent_is_called_that(worker: Worker, name: str) -> None:
     with pytest.raises(SequentumRequestRefused, match="There is no agent with the name"):
-        find_agent(worker, name)
+        find_agent(worker, name, "Nothing was started.")
 
 
 def test_an_ambiguous_name_is_refused_with_the_ids(worker: Worker) -> None:
     with pytest.raises(SequentumRequestRefused, match=r"2 agents have the name 'Stock': 10, 11\. Nothing was started"):
-        find_agent(worker, "Stock")
+        find_agent(worker, "Stock", "Nothing was started.")
 
 
 @pytest.mark.parametrize("spoilt", [8, None], ids=["one unreadable", "a page of many"])
@@ -40,10 +40,10 @@ def test_an_agent_that_cannot_be_read_may_have_the_same_name(worker: Worker, spo
 
     worker.service._act = answer
     with pytest.raises(SequentumRequestRefused, match=r"cannot be read .* Nothing was started\. Set agent_id"):
-        find_agent(worker, "Prices")
+        find_agent(worker, "Prices", "Nothing was started.")
 
 
 def test_the_service_is_asked_for_agents_of_that_name_only(worker: Worker) -> None:
-    find_agent(worker, "Prices")
+    find_agent(worker, "Prices", "Nothing was started.")
     [(_, call, _)] = worker.sent
     assert call.query["name"] == "Prices"

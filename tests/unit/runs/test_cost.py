@@ -140,6 +140,10 @@ def test_a_late_bill_is_looked_for_once_more(service: FakeService, worker: Worke
     service.bills = bills(1, 2, 4)
     assert read_task_cost(worker, record, ENDED, 10)["task_cost"]["is_complete"] is True
     assert service.count("billing") == 3
+    assert worker.said == [
+        "The cost of run 3 is not known yet.",
+        "Run 3 cost 4 credits; the task's 2 billed runs cost 6 credits.",
+    ]
 
 
 def test_a_key_without_billing_is_asked_once(service: FakeService, worker: Worker) -> None:

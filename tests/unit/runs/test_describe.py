@@ -2,18 +2,23 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
+import pendulum
 import pytest
 
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.runs.describe import (
+    OutageProgress,
     RunProgress,
     comma_list,
     counted,
     describe_run,
+    format_credits,
     format_seconds,
     format_size,
+    format_time,
     id_list,
     run_summary,
 )
@@ -34,6 +39,26 @@ def test_a_changed_status_is_logged_at_once_and_the_rest_ever_more_rarely() -> N
     assert logged == [0, 30, 60, 90, 150, 270, 570, 1170, 1770, 2370, 2970, 3570]
 
 
+def test_an_outage_is_logged_when_it_begins_ever_more_rarely_while_it_lasts_and_when_it_is_over() -> None:
+    outage = OutageProgress()
+    assert outage.answered("run 42", START) is None
+    lines = [outage.failed("run 42", "no route", START + timedelta(seconds=second)) for second in range(0, 600, 10)]
+    assert [line for line in lines if line is not None] == [
+        "Could not check run 42; trying again. (no route)",
+        *(
+            f"Could not check run 42 for {lasted}; trying again. (no route)"
+            for lasted in ("30 s", "1 min 30 s", "3 min 30 s")
+        ),
+        "Could not check run 42 for 8 min 30 s; trying again. (no route)",
+    ]
+    assert (
+        outage.answered("run 42", START + timedelta(minutes=10))
+        == "The checks of run 42 succeed again, after 10 min 0 s."
+    )
+    assert outage.answered("run 42", START + timedelta(minutes=11)) is None
+    assert outage.failed("run 42", "no route", START + timedelta(minutes=12)) == lines[0]
+
+
 def test_a_line_says_status_pages_records_errors_and_time() -> None:
     running = run(
         pageCount=3, dataCount=120, exportCount=100, errorCount=2, startTime=(START - timedelta(seconds=95)).isoformat()
@@ -41,6 +66,32 @@ def test_a_line_says_status_pages_records_errors_and_time() -> None:
     assert RunProgress().line(running, START + timedelta(days=1), START) == (
         "Run 42 of agent 7: Running, 3 pages, 120 records (100 exported), 2 errors, 1 min 35 s."
     )
+
+
+def test_exported_records_are_named_if_others_were_extracted() -> None:
+    assert (
+        describe_run(run(status="Exporting", dataCount=5, exportCount=3))
+        == "Exporting, 0 pages, 5 records (3 exported)"
+    )
+    assert describe_run(run(status="Success", dataCount=5, exportCount=5)) == "Success, 0 pages, 5 records"
+
+
+@pytest.mark.parametrize(
+    ("shown", "words"),
+    [
+        (counted(1, "page"), "1 page"),
+        (counted(0, "page"), "0 pages"),
+        (counted(2, "breach", "breaches"), "2 breaches"),
+        (format_credits(Decimal("1.00")), "1 credit"),
+        (format_credits(0.5), "0.5 credits"),
+        (format_credits(Decimal("1234567.25")), "1234567.25 credits"),
+        (format_time(START.replace(microsecond=123456)), "2026-11-22 09:00:00+00:00"),
+        (format_time(pendulum.instance(START.replace(microsecond=123456))), "2026-11-22 09:00:00+00:00"),
+        (format_time(None), "an unknown time"),
+    ],
+)
+def test_numbers_and_times_for_people(shown: str, words: str) -> None:
+    assert shown == words
 
 
 def test_a_run_without_times_or_counts_is_described_all_the_same() -> None:

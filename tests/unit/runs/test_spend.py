@@ -183,16 +183,19 @@ def test_the_start_of_a_period() -> None:
 # The procedures
 
 
-@pytest.mark.parametrize(("left", "wanted"), [("10", 10), ("10.5", 10), ("0", 0)])
-def test_enough_credits(left: str, wanted: float) -> None:
+@pytest.mark.parametrize(
+    ("left", "wanted", "shown"),
+    [("10", 10, "10 credits"), ("10.50", 10, "10.5 credits"), ("0", 0, "0 credits"), ("1", 1, "1 credit")],
+)
+def test_enough_credits(left: str, wanted: float, shown: str) -> None:
     port = answering(Credits(available_credits=Decimal(left)))
     check_credits(port, wanted, "Agent 7")
-    assert port.said == [f"{left} credits are left."]
+    assert port.said == [f"The account has {shown} left."]
 
 
 def test_too_few_credits_say_the_balance() -> None:
     with pytest.raises(
-        CreditsTooLow, match=r"Agent 7 was not started: 9\.99 credits are left, fewer than min_credits=10"
+        CreditsTooLow, match=r"Agent 7 was not started: the account has 9\.99 credits left, fewer than min_credits=10"
     ):
         check_credits(answering(Credits(available_credits=Decimal("9.99"))), 10, "Agent 7")
 

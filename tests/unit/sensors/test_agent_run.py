@@ -85,6 +85,17 @@ def sense(worker: Worker, task: FakeTask, mode: str, **arguments: Any) -> Any:
             return sensor(mode, **arguments).resume_execution("execute_complete", carried, task.context)
 
 
+@MODES
+def test_an_agent_can_be_named(worker: Worker, task: FakeTask, mode: str) -> None:
+    run = worker.service.start(8, by_stranger=True)
+    assert sense(worker, task, mode, agent_id=None, agent_name="Stock", run_id=run.id) == run.id
+    assert task.ti.pushed("run")["agent_id"] == 8
+    with pytest.raises(SequentumRequestRefused, match=r"'Nothing'\. Nothing was checked"):
+        sense(worker, task, mode, agent_id=None, agent_name="Nothing", run_id=run.id)
+    with pytest.raises(SequentumRequestRefused, match="Give either agent_id or agent_name"):
+        sense(worker, task, mode, agent_name="Stock", run_id=run.id)
+
+
 # Every way a run can end, in every mode
 
 
@@ -571,6 +582,7 @@ def test_a_wait_since_a_moment_says_what_it_waits_for(
     worker: Worker, task: FakeTask, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     service, since = worker.service, START + timedelta(seconds=1)
+    shown, since = since, since + timedelta(microseconds=7)
     sleep = service.clock.sleep
 
     def sleep_until_a_run_comes(seconds: float) -> None:
@@ -581,12 +593,12 @@ def test_a_wait_since_a_moment_says_what_it_waits_for(
     service.clock.sleep = sleep_until_a_run_comes
     assert sense(worker, task, "deferred", run_id=None, since=since.isoformat(), timeout=3600) == 101
     text = capsys.readouterr().out + caplog.text
-    assert f"Waiting for a run of agent 7 created at {since} or later, until 2026-11-22 10:00:00+00:00." in text
+    assert f"Waiting for a run of agent 7 created at {shown} or later, until 2026-11-22 10:00:00+00:00." in text
     waiting = [line for line in worker.said if "none so far" in line]
-    assert waiting[0] == f"Waiting for a run of agent 7 created at {since} or later: none so far."
+    assert waiting[0] == f"Waiting for a run of agent 7 created at {shown} or later: none so far."
     assert waiting[-1].startswith("Waiting until 2026-11-22 10:00:00+00:00 for a run of agent 7")
     assert 3 <= len(waiting) <= 8, "at first often, later ever more rarely"
-    assert any(line.startswith("Found run 101 of agent 7, created 2026-11-22") for line in worker.said)
+    assert any(line.startswith("Found run 101 of agent 7, created at 2026-11-22") for line in worker.said)
 
 
 @MODES
@@ -594,7 +606,7 @@ def test_which_run_was_found_is_said_in_every_mode(worker: Worker, task: FakeTas
     worker.service.plans = [Plan(seconds=100)]
     worker.service.start(by_stranger=True)
     assert sense(worker, task, mode, run_id=None, since=START.isoformat()) == 101
-    assert any(line.startswith("Found run 101 of agent 7, created") for line in worker.said)
+    assert any(line.startswith("Found run 101 of agent 7, created at") for line in worker.said)
 
 
 # Lists that are cut, and clocks that differ

@@ -49,7 +49,7 @@ JSON = st.recursive(
         ("data_extracted", {"columns": ["a", "b"], "rows": [], "totalRows": 9}, "Found 9 rows: a, b"),
         ("data_extracted", {"columns": [{"name": "a"}], "rows": [1, 2]}, "Found 2 rows: a"),
         ("data_extracted", {"columns": ["a"]}, "Found 0 rows: a"),
-        ("data_extracted", {"rows": [["1"]]}, "Found 1 rows: no columns"),
+        ("data_extracted", {"rows": [["1"]]}, "Found 1 row: no columns"),
         ("user_message", {"message": "Hello"}, "The builder says: Hello"),
         ("ready_for_interaction", {"message": "Which table?"}, "The builder is ready: Which table?"),
         ("ready_for_interaction", {"configId": 7}, "The builder is ready: no message"),

@@ -213,7 +213,7 @@ def test_a_cleared_task_continues_the_session_it_was_given_and_sends_nothing_aga
     assert record.known_session.session_id == "s1"
     assert record.known_session.sent == 1
     assert service.sessions["s1"].status == "ready"
-    assert tells(worker.said, "Continuing", "s1", "1 follow-ups sent")
+    assert tells(worker.said, "Continuing", "s1", "1 follow-up sent")
 
 
 def test_a_task_that_asks_for_something_else_starts_over_in_the_session_it_was_given() -> None:

@@ -56,6 +56,20 @@ def test_a_session_is_cancelled_in_both_eras(
     assert result.sentence == "It has been cancelled."
 
 
+@pytest.mark.parametrize("broken", [server_error, bad_request])
+def test_repeated_requests_and_failed_polls_are_logged_once(
+    cancelled: Cancelling, service: FakeBuilder, worker: Worker, broken: ErrorOf
+) -> None:
+    service.sessions["s1"] = FakeSession(looks_left=100)
+    service.ignores_cancel = True
+    service.broken["status"] = broken
+    assert not cancelled().confirmed
+    assert service.count("cancel") > 1
+    assert service.count("status") > 2
+    for line in ("cancelling it", "status could not be read"):
+        assert sum(line in said for said in worker.said) == 1, line
+
+
 @pytest.mark.parametrize("states_agent", [True, False])
 @pytest.mark.parametrize("is_known", [True, False])
 def test_an_agent_that_exists_is_named_whenever_it_was_seen(

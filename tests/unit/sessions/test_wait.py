@@ -115,12 +115,18 @@ def test_6_7_a_long_poll_that_runs_out_is_no_news() -> None:
     assert not any("Could not" in line for line in worker.said)
 
 
-def test_blips_are_tolerated_and_said_once() -> None:
+def test_an_outage_is_tolerated_and_logged_rarely_and_so_is_its_end() -> None:
     service = service_with(FakeSession(looks_left=1), broken={})
     service.faults_at = dict.fromkeys(range(5), (server_error, False))
     worker = Worker(service)
     assert waited(worker, SESSION, 10.0, None).state is SessionState.READY
-    assert sum("Could not check" in line for line in worker.said) == 1
+    said = [line.partition(";")[0] for line in worker.said if "check" in line]
+    name = "Agent Builder session s1"
+    assert said == [
+        f"Could not check {name}",
+        f"Could not check {name} for 30 s",
+        f"The checks of {name} succeed again, after 50 s.",
+    ]
 
 
 def test_a_busy_key_ends_a_fault_so_that_the_next_one_is_tolerated_as_long() -> None:

@@ -85,7 +85,7 @@ def test_the_intent_is_saved_before_the_start_and_the_runs_after_it(service: Fak
     assert saved_at_start == [INTENT.to_json()] * 2
     assert saved(worker) == record
     assert run_ids(record) == {7: 101, 8: 102}
-    assert worker.said == ["Started 2 agents of space 1."]
+    assert worker.said == ["Started 2 agents of space 1: runs [101, 102]."]
 
 
 def test_one_request_starts_every_agent_with_the_same_inputs(service: FakeService, worker: Worker) -> None:
@@ -105,7 +105,7 @@ def test_an_agent_that_was_not_started_is_recorded_with_the_reason(
     record = acquire(worker)
     assert (run_ids(record), record.not_started) == ({8: 101}, {7: recorded})
     assert saved(worker) == record
-    assert worker.said == ["Started 1 agent of space 1."]
+    assert worker.said == ["Started 1 agent of space 1: runs [101]."]
 
 
 def test_a_run_that_the_service_does_not_name_is_looked_for_at_once(service: FakeService, worker: Worker) -> None:
@@ -178,7 +178,9 @@ def test_a_start_that_certainly_did_nothing_brings_back_the_record_of_the_runs_i
 
 def test_nothing_is_intended_that_cannot_be_paid(service: FakeService, worker: Worker) -> None:
     service.credits = 49
-    with pytest.raises(CreditsTooLow, match=r"Space 1 was not started: 49\D.*min_credits=50"):
+    with pytest.raises(
+        CreditsTooLow, match=r"Space 1 was not started: the account has 49 credits left.*min_credits=50"
+    ):
         acquire(worker, config=CONFIG.updated(min_credits=50.0))
     assert (service.requests, worker.kept) == (["billing"], [])
     assert run_ids(acquire(worker, config=CONFIG.updated(min_credits=49.0))) == {7: 101, 8: 102}
