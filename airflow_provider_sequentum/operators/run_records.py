@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -133,13 +134,16 @@ class CheckRunRecordsOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[str]:
         """Check the records. Returns the paths that passed."""
+        from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.quality.check import check_records
         from airflow_provider_sequentum.quality.engine import open_workspace
         from airflow_provider_sequentum.records.formats import RecordsUnreadable
         from airflow_provider_sequentum.reporting.asset_events import add_extra
         from airflow_provider_sequentum.transfers.configurations import CheckConfig
 
-        config = CheckConfig.of(self).with_agent_id()
+        config = CheckConfig.of(self)
+        with closing(SequentumConnection(config.sequentum_conn_id)) as hook:
+            config = config.with_agent_id(hook)
         with value_errors_as_exceptions(config.fate):
             check = _check(config)
             with about_run(check.agent_id, check.run_id), open_workspace() as workspace:

@@ -34,20 +34,14 @@ class AgentConfig(Configuration):
             raise ValueError("Give either agent_id or agent_name")
         return self
 
-    def with_agent_id(self) -> Self:
+    def with_agent_id(self, asker: Asker) -> Self:
         """Return the parameters with the id of the agent. If they have its name, this takes one request.
 
-        :raises SequentumException: see :func:`find_agent`; or the connection is invalid, or the request failed.
+        :raises SequentumRequestRefused: see :func:`find_agent`.
         """
-        from airflow_provider_sequentum.hooks.connection import SequentumConnection
-
         if self.agent_name is None:
             return self
-        hook = SequentumConnection(self.sequentum_conn_id)
-        try:
-            return self.updated(agent_id=find_agent(hook, self.agent_name, self.fate).id, agent_name=None)
-        finally:
-            hook.close()
+        return self.updated(agent_id=find_agent(asker, self.agent_name, self.fate).id, agent_name=None)
 
 
 def find_agent(asker: Asker, name: str, fate: str) -> Agent:

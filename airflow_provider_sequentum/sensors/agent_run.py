@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from types import SimpleNamespace
@@ -245,9 +245,12 @@ class AgentRunSensor(BaseSensorOperator):
         return (first_poke(context) if first_poke is not None else None) or port.now()
 
     def _config(self) -> SensorConfig:
+        from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.runs.sense import SensorConfig
 
-        config = SensorConfig.of(self).with_agent_id()
+        config = SensorConfig.of(self)
+        with closing(SequentumConnection(config.sequentum_conn_id)) as hook:
+            config = config.with_agent_id(hook)
         self.agent_id, self.agent_name = config.agent_id, None  # a process looks it up once, not with each poll
         return config
 

@@ -151,8 +151,9 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         from airflow_provider_sequentum.transfers.landing import LandingFolder
         from airflow_provider_sequentum.transfers.run_files_transfer import RunFilesTransfer
 
-        config = TransferConfig.of(self).with_agent_id()
+        config = TransferConfig.of(self)
         hook = SequentumConnection(config.sequentum_conn_id)
+        config = config.with_agent_id(hook)
         with value_errors_as_exceptions(config.fate):
             folder = LandingFolder(open_destination(config.destination, config.storage_conn_id))
             conversion = _conversion(config, folder)
