@@ -89,11 +89,13 @@ class SequentumConnection(BaseHook):
     def read_again(self) -> bool:
         """Read the connection again; return whether it has changed. If so, the next request uses a new client.
 
+        A change to another base URL does not count: the ids of runs and agents may be others there.
+
         :raises SequentumConnectionNotFound: Airflow cannot find the connection.
         :raises SequentumConnectionException: one of its fields is invalid.
         """
         today = SequentumConnection(self.sequentum_conn_id)
-        if today.settings == self.settings:
+        if today.settings == self.settings or today.settings.base_url != self.settings.base_url:
             return False
         self.close()
         self.__dict__.update(_connection=today._connection, settings=today.settings)

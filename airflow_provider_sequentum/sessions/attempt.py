@@ -196,7 +196,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
             log.info("%s is ready and is left to the task or person that continues it.", session.name)
         elif action is not Action.WAIT:
             failure = failure_for(action, session, self.config, self.task, self._highlights.last_message)
-            self._publish(self._summary(session, note=str(failure)))
+            self._publish_note(session, str(failure))
             raise failure
         elif self.is_out_of_time:
             self._give_up()
@@ -240,12 +240,17 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         self.stop_failed = not stopper.confirmed
         self.port.record = record.seen(stopper.session(self.port.now()))
         fate = f"{self.name} was asked to end. {stopper.sentence}"
-        if not self.port.is_asking_airflow:
-            try:
-                self._publish(self._summary(stopper.session(self.port.now()), note=fate))
-            except Exception as error:  # noqa: BLE001 - what happened to the session must not get lost
-                log.warning("The session's summary could not be pushed: %s", error)
+        self._publish_note(stopper.session(self.port.now()), fate)
         return fate
+
+    def _publish_note(self, session: Session, note: str) -> None:
+        """Publish the summary of the session with a note. A failure to do so is only logged."""
+        if self.port.is_asking_airflow:
+            return
+        try:
+            self._publish(self._summary(session, note=note))
+        except Exception as error:  # noqa: BLE001 - what happened to the session must not get lost
+            log.warning("The session's summary could not be pushed: %s", error)
 
     def _succeed(self, session: Session) -> None:
         self._agent_id = session.agent_id

@@ -129,9 +129,7 @@ class SessionPoller:
         if self.deadline_passed(now):
             return
         if error.status_code == 429:
-            self._outage = (
-                OutageProgress()
-            )  # the rate limit is exceeded, which is not a fault: the next poll comes later
+            self._outage = OutageProgress()  # exceeding the rate limit is not a fault: the next poll comes later
             return
         self._tolerate(error, now)
 

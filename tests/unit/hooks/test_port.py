@@ -218,7 +218,7 @@ def test_a_refused_key_is_replaced_by_the_connections_new_one(
     assert sent == [OLD_KEY, NEW_KEY, NEW_KEY]
 
 
-@pytest.mark.parametrize("change", ["none", "gone", "invalid", "supervisor is busy"])
+@pytest.mark.parametrize("change", ["none", "gone", "invalid", "another service", "supervisor is busy"])
 def test_a_key_that_stays_refused_is_an_error_and_the_next_request_is_sent_with_it(
     hook: SequentumConnection, task: FakeTask, sent: list[str], monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
@@ -227,7 +227,8 @@ def test_a_key_that_stays_refused_is_an_error_and_the_next_request_is_sent_with_
     if change == "gone":
         monkeypatch.delenv("AIRFLOW_CONN_MY_CONN")
     elif change != "none":
-        change_connection(monkeypatch, password="" if change == "invalid" else NEW_KEY)
+        host = "https://other.example" if change == "another service" else "https://sequentum.example"
+        change_connection(monkeypatch, host=host, password="" if change == "invalid" else NEW_KEY)
     port.is_asking_airflow = change == "supervisor is busy"
     for _ in range(2):
         with pytest.raises(HttpStatusError) as caught:
