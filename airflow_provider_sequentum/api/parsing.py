@@ -390,7 +390,7 @@ def _readable_part(model: type[ApiModel], stated: dict[str, Any], error: Validat
 
 
 def _warn_of_unreadable(count: int, total: int, what: str) -> None:
-    log.warning("Omitted %d of the %d elements (%s) of a response: unreadable.", count, total, what)
+    log.warning("Omitted %d of %d elements (%s) of a response: unreadable.", count, total, what)
 
 
 @cache
