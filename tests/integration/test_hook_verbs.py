@@ -49,7 +49,7 @@ def test_a_start_above_the_limit_is_refused(sandbox: Sandbox, agent: Agent, hook
     for _ in range(2):  # the first has no history: it may cost the whole limit, and costs 1
         run = hook.start_run(agent_id=agent.id, credit_limit=2.5, credit_limit_period=period)
         hook.wait_for_run(agent_id=agent.id, run_id=run.id, poll_interval=0.05)
-    with pytest.raises(CreditLimitReached, match=r"forecast of 1 credits .* \+ 2 billed since .* = 3, more than"):
+    with pytest.raises(CreditLimitReached, match=r"forecast of 1 credit .* \+ 2 billed since .* = 3, more than"):
         hook.start_run(agent_id=str(agent.id), credit_limit="2.5", credit_limit_period=period)
     assert len(sandbox.ledger.starts(agent.id)) == 2
 

@@ -484,7 +484,7 @@ class TestRefusals:
         assert [entry["original_name"] for entry in shop.manifest(run_id)["without_records"]] == ["products.tsv"]
 
     @pytest.mark.parametrize(
-        ("listed_size", "says"), [(None, "1 records, but all .* are empty: 'output.csv'"), (6, "lists 6 bytes .* none")]
+        ("listed_size", "says"), [(None, "1 record, but all .* are empty: 'output.csv'"), (6, "lists 6 bytes .* none")]
     )
     def test_records_in_a_file_that_is_empty_yet(
         self, sandbox: Sandbox, shop: Shop, monkeypatch: pytest.MonkeyPatch, listed_size: int | None, says: str
