@@ -10,7 +10,7 @@ Based on https://docs.sequentum.com/api-reference/billing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -76,7 +76,8 @@ class Tally:
 
     :param forecast: the forecast of the start.
     :param billed: what was billed in the period; 0 for a DAG run.
-    :param started: the forecasts of the decided starts, including those of earlier attempts of this task.
+    :param started: the cost of the decided starts as far as ``billed`` lacks it, including those of earlier attempts of
+        this task: what is billed for a run that has ended, or else the forecast.
     :param starts: the number of these starts.
     :param silent: one forecast for each task that ended without an announcement: it may have started a run.
     :param ahead: the forecasts of the undecided starts that come before this one.
@@ -123,22 +124,24 @@ def tally(
 
     :param own: what this task has announced.
     :param announced: what the others have announced.
-    :param bills: the bills of the agents to be started. A start that is already billed is not counted twice.
+    :param bills: the bills of the agents to be started. What is billed for a start replaces its forecast.
     :param forecast: the forecast to use for a start that has none.
     :param is_last_look: count running tasks that have not announced anything as if they had ended.
     """
-    costs = {bill.agent_id: bill.costs for bill in bills}
+    bill_of_agent = {bill.agent_id: bill for bill in bills}
 
-    def price(start: PlannedStart) -> Decimal:
-        return forecast if start.credits is None else Decimal(str(start.credits))
-
-    def counts(start: PlannedStart) -> bool:
-        # A limit for a period applies to these agents only, and billing includes their other runs.
-        is_theirs = start.agent_id in costs and start.run_id not in costs[start.agent_id]
-        return bills[0].since is None or is_theirs or not start.agent_id
+    def unbilled(start: PlannedStart) -> Decimal:
+        """Return what the start adds to the amount billed in the period."""
+        price = forecast if start.credits is None else Decimal(str(start.credits))
+        bill = bill_of_agent.get(start.agent_id)
+        if bill is None:  # a limit for a period applies to the agents of these bills; 0 may have been one of them
+            return price if bills[0].since is None or not start.agent_id else Decimal(0)
+        billed = bill.costs.get(start.run_id or 0, Decimal(0))
+        price = billed if start.run_id in bill.ended else max(billed, price)
+        return price if bill.since is None else price - billed
 
     def total(starts: Sequence[PlannedStart]) -> Decimal:
-        return sum((price(start) for start in starts if counts(start)), Decimal(0))
+        return sum(map(unbilled, starts), Decimal(0))
 
     others = sorted(announced.others, key=_place)
     decided = [start for each in (own, *others) for start in each.starts]
@@ -148,7 +151,7 @@ def tally(
         forecast=forecast,
         billed=sum((bill.spent for bill in bills), Decimal(0)),
         started=total(decided),
-        starts=sum(map(counts, decided)),
+        starts=len([start for start in decided if bills[0].since is None or unbilled(start)]),
         silent=silent * forecast,
         ahead=sum((each for place, each in pending if place < _place(own)), Decimal(0)),
         undecided=sum((each for _, each in pending), Decimal(0)),
@@ -164,22 +167,29 @@ def _place(announcement: Announcement) -> tuple[str, int]:
 class Bill:
     """The billing data of an agent.
 
-    :param costs: the cost of each run, oldest first.
-    :param samples: the costs of the last runs that have ended.
+    :param costs: what was billed for each run, oldest first.
+    :param ended: the runs that had ended when they were billed. The bill of another run is only a part of its cost.
     :param since: the start of the period; ``None`` if the limit is for a DAG run.
     :param spent: what was spent in the period.
     """
 
     agent_id: int
     costs: Mapping[int, Decimal]
-    samples: Sequence[Decimal] = ()
+    ended: Collection[int] = ()
     since: datetime | None = None
     spent: Decimal = Decimal(0)
 
     @property
+    def samples(self) -> list[Decimal]:
+        """The costs of the last runs that have ended; of all, if billing does not say which have."""
+        ended = self.ended or self.costs.keys()
+        return [cost for run_id, cost in self.costs.items() if run_id in ended][-MAX_SAMPLES:]
+
+    @property
     def mean(self) -> Decimal | None:
         """The forecast of what the next run costs; ``None`` without samples."""
-        return (sum(self.samples, Decimal(0)) / len(self.samples)).quantize(CREDIT) if self.samples else None
+        samples = self.samples
+        return (sum(samples, Decimal(0)) / len(samples)).quantize(CREDIT) if samples else None
 
 
 def planned_starts(bills: Sequence[Bill], limit: Decimal) -> tuple[PlannedStart, ...]:
@@ -222,10 +232,8 @@ def bill_of(agent_id: int, rows: Iterable[RunCost], since: datetime | None) -> B
         costs[row.run_id] = costs.get(row.run_id, Decimal(0)) + cost
         if since is not None and (moment is None or moment >= since):
             spent += cost
-    # The bill of a run that has not ended is only a part of its cost.
-    ended = {row.run_id for _, row in known if row.end_time is not None} or costs.keys()
-    samples = [cost for run_id, cost in costs.items() if run_id in ended][-MAX_SAMPLES:]
-    return Bill(agent_id, costs, samples, since, spent)
+    ended = {row.run_id for _, row in known if row.end_time is not None}
+    return Bill(agent_id, costs, ended, since, spent)
 
 
 def start_of(period: str, now: datetime) -> datetime | None:

@@ -125,7 +125,7 @@ def test_ten_tenths_are_one() -> None:
 def test_the_tally_of_a_dag_run_has_all_agents_and_all_tries() -> None:
     announced = Announced([other("a", 1, 2, agent_id=8), other("c", pending=4)], silent_running=1, silent_ended=2)
     own = Announcement(task_id="b", starts=starts(0.5, None), pending=(PlannedStart(agent_id=7, credits=8),))
-    found = tally(own, announced, [Bill(7, {900: Decimal(99)})], Decimal(8))
+    found = tally(own, announced, [Bill(7, {1: Decimal(99)})], Decimal(8))
     assert found == Tally(
         forecast=Decimal(8),
         started=Decimal("11.5"),
@@ -144,10 +144,31 @@ def test_mapped_siblings_come_in_the_order_of_their_map_indexes() -> None:
 
 
 def test_the_tally_of_a_day_has_the_agents_bills_and_what_is_not_billed_yet() -> None:
-    bill = Bill(7, {900: Decimal(3)}, since=NOON, spent=Decimal(5))
+    bill = Bill(7, {900: Decimal(3)}, {900}, since=NOON, spent=Decimal(5))
     announced = Announced([other("a", 1, 2), other("c", 50, agent_id=8), other("d", pending=60, agent_id=8)])
     found = tally(other("b", pending=1), announced, [bill], Decimal(1))
     assert [found.billed, found.started, found.starts, found.undecided] == [5, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("billed", "ended", "cost"),
+    [
+        (None, False, 3),
+        (1, False, 3),
+        (5, False, 5),
+        (1, True, 1),
+        (5, True, 5),
+    ],
+)
+@pytest.mark.parametrize("since", [None, NOON])
+def test_a_start_counts_with_its_bill_once_its_run_has_ended_and_with_at_least_its_forecast_before(
+    billed: int | None, ended: bool, cost: int, since: datetime | None
+) -> None:
+    """Nor is anything counted twice: the bill is in what was billed in the period."""
+    costs = {} if billed is None else {900: Decimal(billed)}
+    bill = Bill(7, costs, {900} if ended else (), since=since, spent=sum(costs.values(), Decimal(0)) if since else TEN * 0)
+    found = tally(other("b", pending=1), Announced([other("a", 3)]), [bill], Decimal(1))
+    assert found.billed + found.started == cost
 
 
 @pytest.mark.parametrize(
