@@ -26,16 +26,11 @@ from airflow_provider_sequentum.jobs.record import read_event
 from airflow_provider_sequentum.jobs.siblings import PlannedStart
 from airflow_provider_sequentum.jobs.stop import MAX_REQUEST_SECONDS
 from airflow_provider_sequentum.runs.describe import describe_run
+from airflow_provider_sequentum.runs.lost_start import find_lost_run, find_misnamed_run, is_misnamed
 from airflow_provider_sequentum.runs.outcome import failure_for, judge, what_follows
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
-from airflow_provider_sequentum.runs.start import (
-    acquire_run,
-    find_lost_run,
-    find_misnamed_run,
-    is_misnamed,
-    restart_or_start,
-)
+from airflow_provider_sequentum.runs.start import acquire_run, restart_or_start
 from airflow_provider_sequentum.runs.stop import RunStopper, stop_run
 from airflow_provider_sequentum.runs.wait import (
     PollOutcome,

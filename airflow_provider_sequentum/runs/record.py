@@ -26,7 +26,7 @@ from airflow_provider_sequentum.jobs.record import (
     fingerprint,
     objects_in,
 )
-from airflow_provider_sequentum.jobs.siblings import PlannedStart
+from airflow_provider_sequentum.jobs.siblings import Claim, PlannedStart
 
 MAX_REPLACED = 20
 """Maximum number of earlier runs in a record. Only the newest ones can be mistaken for a lost run."""
@@ -201,6 +201,18 @@ class RunRecord(JobRecord):
             for number, start in enumerate(self.starts, 1)
         )
         return self.updated(run_id=None, restart_asked_at=None, failure_ended_at=None, starts=starts, overdue_at=None)
+
+    def claim(self, *, is_answered: bool = False) -> Claim:
+        """Return what the task tells its mapped siblings: its runs, and whether one of its starts is unanswered.
+
+        :param is_answered: whether its last start is certain to have created no run.
+        """
+        return Claim(
+            agent_id=self.agent_id,
+            run_ids=self.all_runs,
+            is_answered=is_answered or self.run_id is not None,
+            has_lost_run=self.may_lack_runs,
+        )
 
     def restarting(self, now: datetime, failure_ended_at: datetime | None) -> Self:
         """Return the record of a run that is about to be restarted in place."""

@@ -30,23 +30,22 @@ from airflow_provider_sequentum.exceptions import (
 from airflow_provider_sequentum.jobs.port import Port, Sender
 from airflow_provider_sequentum.jobs.siblings import Announcement, Claim
 from airflow_provider_sequentum.jobs.stop import MAX_REQUEST_SECONDS
-from airflow_provider_sequentum.runs import start as run_start
+from airflow_provider_sequentum.runs import lost_start
 from airflow_provider_sequentum.runs.describe import counted, format_time, id_list
-from airflow_provider_sequentum.runs.phases import phase_of
-from airflow_provider_sequentum.runs.record import RunRecord
-from airflow_provider_sequentum.runs.spend import check_credits, reserve_credits
-from airflow_provider_sequentum.runs.start import (
+from airflow_provider_sequentum.runs.lost_start import (
     JUST_BEFORE,
     candidates_for,
     confirmed_request_time,
     created_just_before,
     ids_of,
     may_be_lost_by_sibling,
-    raise_if_busy,
     requested_by_service,
-    send_start,
     what_a_list_lacks,
 )
+from airflow_provider_sequentum.runs.phases import phase_of
+from airflow_provider_sequentum.runs.record import RunRecord
+from airflow_provider_sequentum.runs.spend import check_credits, reserve_credits
+from airflow_provider_sequentum.runs.start import raise_if_busy, send_start
 from airflow_provider_sequentum.runs.stop import stop_runs
 from airflow_provider_sequentum.runs.wait import MAX_LISTED_RUNS
 from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
@@ -302,8 +301,8 @@ class SpaceSearch:
         :param is_killed: whether the task is being killed, so that only seconds are left.
         :raises SequentumError: the service could not be reached at the last attempt.
         """
-        delays: tuple[float, ...] = run_start.LOOKUP_DELAYS_IF_KILLED if is_killed else run_start.LOOKUP_DELAYS
-        further = () if is_killed else run_start.SIBLING_DELAYS
+        delays: tuple[float, ...] = lost_start.LOOKUP_DELAYS_IF_KILLED if is_killed else lost_start.LOOKUP_DELAYS
+        further = () if is_killed else lost_start.SIBLING_DELAYS
         for number, delay in enumerate((*delays, *further), 1):
             if number > len(delays) and not (self.doubtful and (self._unanswered or self._is_unproven)):
                 break

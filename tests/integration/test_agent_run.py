@@ -41,10 +41,10 @@ BOTH = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "trig
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.MIN_TRIGGER_LIFETIME", 0.0)
-    monkeypatch.setattr("airflow_provider_sequentum.runs.start.LOOKUP_DELAYS", (0.05, 0.1))
+    monkeypatch.setattr("airflow_provider_sequentum.runs.lost_start.LOOKUP_DELAYS", (0.05, 0.1))
     monkeypatch.setattr("airflow_provider_sequentum.runs.start.BUSY_DELAYS", (0.05, 0.1))
     # The sandbox's clock is twenty times as fast as this machine's, which no real service's is.
-    monkeypatch.setattr("airflow_provider_sequentum.runs.start.CLOCK_TOLERANCE", timedelta(minutes=5))
+    monkeypatch.setattr("airflow_provider_sequentum.runs.lost_start.CLOCK_TOLERANCE", timedelta(minutes=5))
     monkeypatch.setattr("airflow_provider_sequentum.runs.stop.POLL_INTERVAL", timedelta(seconds=0.05))
     monkeypatch.setattr("airflow_provider_sequentum.runs.stop.FIRST_LOOK", timedelta(seconds=0.05))
 

@@ -47,7 +47,7 @@ BLOCKS: dict[str, Callable[[Path], Any]] = {
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for delays in ("LOOKUP_DELAYS", "LOOKUP_DELAYS_IF_KILLED"):
-        monkeypatch.setattr(f"airflow_provider_sequentum.runs.start.{delays}", (0.05, 0.1))
+        monkeypatch.setattr(f"airflow_provider_sequentum.runs.lost_start.{delays}", (0.05, 0.1))
 
 
 MISSING, NO_KEY, WRONG, UNREACHABLE = "missing", {"password": None}, {"password": WRONG_KEY}, {"host": "127.0.0.1:9"}

@@ -68,7 +68,7 @@ def run_id(sandbox: Sandbox, agent: Agent) -> int:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds, sleep=time.sleep: sleep(min(seconds, 0.2)))
-    monkeypatch.setattr("airflow_provider_sequentum.runs.start.LOOKUP_DELAYS", (0.05, 0.1))
+    monkeypatch.setattr("airflow_provider_sequentum.runs.lost_start.LOOKUP_DELAYS", (0.05, 0.1))
 
 
 def execute(page: Path, agent: Agent, run_id: int) -> dict[str, Any]:

@@ -21,7 +21,8 @@ IN_ANY_LEG = {
     *("api.settings", "api.text", "exceptions", "hooks", "hooks.connection", "hooks.port", "jobs", "jobs.attempt"),
     *("jobs.port", "jobs.record", "jobs.siblings", "jobs.stop", "operators", "operators.agent_run"),
     *("operators.remote_job", "parameters", "reporting", "reporting.links", "runs", "runs.attempt", "runs.describe"),
-    *("runs.outcome", "runs.phases", "runs.record", "runs.service_time", "runs.start", "runs.stop", "runs.wait"),
+    *("runs.lost_start", "runs.outcome", "runs.phases", "runs.record", "runs.service_time", "runs.start", "runs.stop"),
+    "runs.wait",
 }
 IN_FIRST_LEG = {
     *("airflow_compat.trigger_life", "api.budget", "api.client", "api.pipeline", "api.retry", "api.transport"),

@@ -108,8 +108,8 @@ def test_a_version_that_is_changed_between_the_check_and_the_start(
 def test_a_kill_at_any_step_leaves_no_run_of_another_version(
     sandbox: Sandbox, someone: SequentumClient, mortal: Mortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_sequentum.runs.start.LOOKUP_DELAYS", (0.0, 0.0))
-    monkeypatch.setattr("airflow_provider_sequentum.runs.start.LOOKUP_DELAYS_IF_KILLED", (0.0,))
+    monkeypatch.setattr("airflow_provider_sequentum.runs.lost_start.LOOKUP_DELAYS", (0.0, 0.0))
+    monkeypatch.setattr("airflow_provider_sequentum.runs.lost_start.LOOKUP_DELAYS_IF_KILLED", (0.0,))
     monkeypatch.setattr("airflow_provider_sequentum.runs.stop.POLL_INTERVAL", timedelta(seconds=0.05))
     monkeypatch.setattr("airflow_provider_sequentum.runs.stop.FIRST_LOOK", timedelta(seconds=0.05))
     for steps in itertools.count():

@@ -92,7 +92,7 @@ FAULTS = (
     Fault(
         "8553bfb",
         "a lost run is looked for by the worker's clock",
-        "runs/start.py",
+        "runs/lost_start.py",
         "return None if served_at is None else served_at - (now - record.requested_at)",
         "return None if served_at is None else record.requested_at",
     ),

@@ -12,8 +12,8 @@ from airflow_provider_sequentum.api.call import Call, Reply, Response
 from airflow_provider_sequentum.api.pipeline import parse_date, read_response
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.runs.cost import read_cost
+from airflow_provider_sequentum.runs.lost_start import candidates_for, requested_by_service
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
-from airflow_provider_sequentum.runs.start import candidates_for, requested_by_service
 from airflow_provider_sequentum.runs.wait import RunPoller, WaitSpec, first_run_since
 from tests.support.service import START
 

@@ -166,7 +166,9 @@ def test_a_start_counts_with_its_bill_once_its_run_has_ended_and_with_at_least_i
 ) -> None:
     """Nor is anything counted twice: the bill is in what was billed in the period."""
     costs = {} if billed is None else {900: Decimal(billed)}
-    bill = Bill(7, costs, {900} if ended else (), since=since, spent=sum(costs.values(), Decimal(0)) if since else TEN * 0)
+    bill = Bill(
+        7, costs, {900} if ended else (), since=since, spent=sum(costs.values(), Decimal(0)) if since else TEN * 0
+    )
     found = tally(other("b", pending=1), Announced([other("a", 3)]), [bill], Decimal(1))
     assert found.billed + found.started == cost
 

@@ -22,9 +22,10 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.jobs.siblings import Claim
 from airflow_provider_sequentum.parameters import OnAmbiguousStart
-from airflow_provider_sequentum.runs import start as starting
+from airflow_provider_sequentum.runs import lost_start
+from airflow_provider_sequentum.runs.lost_start import candidates_for, find_lost_run
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
-from airflow_provider_sequentum.runs.start import acquire_run, candidates_for, find_lost_run, restart_or_start
+from airflow_provider_sequentum.runs.start import acquire_run, restart_or_start
 from tests.support import service as fakes
 from tests.support.errors import raises
 from tests.support.service import START, Clock, ErrorOf, FakeRun, FakeService, Plan
@@ -1111,7 +1112,7 @@ def test_a_killed_task_stops_only_what_is_certainly_its_own(
 
 @pytest.fixture
 def short_list(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(starting, "MAX_LISTED_RUNS", 3)
+    monkeypatch.setattr(lost_start, "MAX_LISTED_RUNS", 3)
     return 3
 
 

@@ -17,7 +17,8 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.jobs.siblings import Claim
 from airflow_provider_sequentum.jobs.stop import MAX_REQUEST_SECONDS
-from airflow_provider_sequentum.runs.start import BUSY_DELAYS, LOOKUP_DELAYS, SIBLING_DELAYS
+from airflow_provider_sequentum.runs.lost_start import LOOKUP_DELAYS, SIBLING_DELAYS
+from airflow_provider_sequentum.runs.start import BUSY_DELAYS
 from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
 from airflow_provider_sequentum.spaces.start import acquire_space, find_runs_to_stop
 from tests.support import service as fakes
