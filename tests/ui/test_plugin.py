@@ -138,7 +138,7 @@ def test_a_thousand_runs(scene: Scene, browser: Browser) -> None:
     assert answer.text.count("<rect") >= 990
     space = DagRun("watched", "a space", "success")
     tab = scene.get(task_path(space), "viewer")
-    assert "more runs are not listed" in tab.text
+    assert "runs that are not listed: " in tab.text
     assert max(len(answer.content), len(tab.content)) < 200_000
     for name, open_page in (("page", viewer.open_agents), ("tab", lambda: viewer.open_tab(space))):
         painted = [painted_after(viewer, browser, open_page) for _ in range(10)]
@@ -254,7 +254,7 @@ def test_the_check_of_a_run_s_records_and_what_the_task_cost_are_on_its_tab(scen
     viewer = Person(scene, browser, "viewer")
     for task_id in ("extract", "check"):
         viewer.open_tab(run, task_id)
-        viewer.wait_for("Task check checked 40 records")
+        viewer.wait_for("was checked by the task check")
         assert "records: 40" in viewer.text
     viewer.open_tab(run)
     viewer.wait_for("Cost of the task")
