@@ -60,8 +60,9 @@ class RunFilesToObjectStorageOperator(BaseOperator):
     :param record_schema: with ``file_format``, a mapping of columns to types: ``string``, ``integer``, ``number``,
         ``boolean``, ``date``, ``timestamp``, ``timestamptz``, ``decimal(10,2)``, ``time`` or ``binary``. Other columns
         keep the types from earlier runs, and the types of new columns are inferred from their values.
-    :param schema_file: the JSON file that stores the column types from run to run; use one for each table. Default:
-        ``_sequentum_schema_agent-<agent_id>.json`` in the folder above ``destination``.
+    :param schema_file: the JSON file that stores the column types from run to run; use one for each table. Required
+        with ``file_patterns`` and with the kind ``extracted``. Default: ``_sequentum_schema_agent-<agent_id>.json`` in
+        the folder above ``destination``.
     :param encoding: the encoding of text files that are converted. Default: the one that the byte order mark indicates,
         else UTF-8.
     :param delimiter: the delimiter of CSV files that are converted. Default: a comma, or a tab in ``.tsv`` files.
