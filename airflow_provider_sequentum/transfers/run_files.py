@@ -32,9 +32,10 @@ class RunFilesToObjectStorageOperator(BaseOperator):
     fetches the files that are missing. Use a separate folder for each run: files of another run with the same names are
     replaced.
 
-    Returns the list of landed paths, which is empty if the run delivered nothing. A summary is pushed to the XCom key
-    ``transfer``: ``agent_id``, ``run_id``, ``manifest``, ``files``, ``fetched``, ``bytes``, ``records`` and
-    ``unreadable``, the number of entries in the service's list that could not be read and whose files are not copied.
+    Returns the list of landed paths, which is empty if the run has no records and no file is selected. A summary is
+    pushed to the XCom key ``transfer``: ``agent_id``, ``run_id``, ``manifest``, ``files``, ``fetched``, ``bytes``,
+    ``records`` and ``unreadable``, the number of entries in the service's list that could not be read and whose files
+    are not copied.
 
     A parameter that is ``None`` or an empty string is treated as unset.
 
@@ -77,8 +78,8 @@ class RunFilesToObjectStorageOperator(BaseOperator):
     :raises RunRecordsUnreadable: a file to be converted is damaged, or a value is not valid for its column's type.
         Nothing was published; not retried.
     :raises SequentumRequestRefused: the run or its files no longer exist, a parameter is invalid, a library for
-        ``file_format`` is not installed, or the run has records but none of its files is selected, although neither
-        ``file_kinds`` nor ``file_patterns`` excludes them. Not retried.
+        ``file_format`` is not installed, or the run has records but none of its delivered or extracted files is
+        selected, although ``file_kinds`` includes them. Not retried.
     """
 
     template_fields: Sequence[str] = (
