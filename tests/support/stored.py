@@ -7,7 +7,23 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-VALUES = (None, "", "x", "..", "ftp:/x", "ftp://host/x", "s3://", "file:///a%20b", "\0", -1, 1.5, 10**30, [], [1], {})
+VALUES: tuple[Any, ...] = (
+    None,
+    "",
+    "x",
+    "..",
+    "ftp:/x",
+    "ftp://host/x",
+    "s3://",
+    "file:///a%20b",
+    "\0",
+    -1,
+    1.5,
+    10**30,
+    [],
+    [1],
+    {},
+)
 
 
 def changed(content: bytes) -> Iterator[bytes]:
