@@ -93,6 +93,7 @@ if tuple(map(int, airflow_version.split(".")[:2])) >= (3, 1):
             file_patterns="*.csv",
             file_format="parquet",
             record_schema={"admitted": "date"},
+            schema_file="{{ params.lake }}/approved/types.json",
         )
         # [END howto_land_parquet]
         check = CheckRunRecordsOperator(

@@ -14,6 +14,7 @@ from airflow_provider_sequentum.airflow_compat.extra_links import push_address
 from airflow_provider_sequentum.airflow_compat.task_attempt import map_index_of
 from airflow_provider_sequentum.airflow_compat.task_state import TaskState
 from airflow_provider_sequentum.api.errors import HttpStatusError
+from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.jobs.port import steady_clock
 from airflow_provider_sequentum.jobs.siblings import Announced, Announcement, Claim
 
@@ -190,7 +191,10 @@ class AttemptPort(ClientPort):
             return []
         if self.is_asking_airflow:
             return [Claim(is_answered=False)]
-        claims, states = self._read_messages([self._context["ti"].task_id], CLAIM_KEY, Claim)
+        try:
+            claims, states = self._read_messages([self._context["ti"].task_id], CLAIM_KEY, Claim)
+        except ValueError:  # what another version of this package pushed
+            return [Claim(is_answered=False)]
         heard = {claim.map_index for claim in claims} | {self._map_index}
         may_own_run = (*RUNNING, *ENDED_BADLY)
         silent = [index for (_, index), state in states.items() if state in may_own_run and index not in heard]
@@ -204,10 +208,20 @@ class AttemptPort(ClientPort):
         return placed
 
     def announcements(self) -> Announced:
-        """Return what the other tasks of the DAG run have announced."""
+        """Return what the other tasks of the DAG run have announced.
+
+        :raises SequentumRequestRefused: an announcement cannot be read, and so may be one of any amount.
+        """
         ti = self._context["ti"]
         task_ids = tasks_that_set(self._context["dag"], "credit_limit")
-        found, states = self._read_messages(task_ids, ANNOUNCEMENT_KEY, Announcement)
+        try:
+            found, states = self._read_messages(task_ids, ANNOUNCEMENT_KEY, Announcement)
+        except ValueError as error:
+            raise SequentumRequestRefused(
+                f"What another task of this DAG run announced in the XCom {ANNOUNCEMENT_KEY!r} cannot be read: {error} "
+                "So it is not known what credit_limit leaves. Nothing was started. Clear the tasks that have a "
+                "credit_limit."
+            ) from error
         heard = {(each.task_id, each.map_index) for each in found} | {(ti.task_id, self._map_index)}
         quiet = [state for place, state in states.items() if place not in heard]
         return Announced(

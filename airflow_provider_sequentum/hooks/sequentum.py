@@ -374,14 +374,14 @@ class SequentumHook(SequentumConnection):
                     "cannot be read, so records may be missing."
                 )
             selection = select(listed, None, [wanted])
-            if reason := why_removed(run, listed) or why_records_missing(run, selection):
-                raise SequentumRequestRefused(f"Run {run.id} of agent {run.agent_id}: {reason}")
-            if not selection.chosen and (run.data_count or run.export_count):
-                names = listing(selection.delivered_left_out)
+            other = selection.delivered_left_out
+            if other and not selection.chosen and (run.data_count or run.export_count):
                 raise SequentumRequestRefused(
                     f"Run {run.id} of agent {run.agent_id} has records, but none of its files matches "
-                    f"pattern={wanted!r}: {names}"
+                    f"pattern={wanted!r}: {listing(other)}"
                 )
+            if reason := why_removed(run, listed) or why_records_missing(run, selection):
+                raise SequentumRequestRefused(f"Run {run.id} of agent {run.agent_id}: {reason}")
             with _naming_run(run):
                 for file in selection.chosen:
                     format_of(file.name or "")

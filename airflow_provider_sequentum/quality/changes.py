@@ -19,7 +19,10 @@ from airflow_provider_sequentum.runs.describe import comma_list
 _NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
 """How a number is written. A code such as ``007`` is not a number."""
 
-_EXACT_IN_DOUBLE = 2**53
+_DIGITS_OF_DOUBLE = 15
+"""Two numbers with at most so many digits are equal if their doubles are, unless these are next to zero."""
+
+_NEXT_TO_ZERO = 1e-290
 _MAX_IN_A_ROW = 100
 _SHOWN = 3
 
@@ -196,10 +199,28 @@ def _differs(new: Column | None, old: Column | None) -> str:
 
 
 def _same_number(one: str, two: str) -> str:
-    numbers = [
+    """Return SQL for whether two different texts are the same number."""
+    doubles = [
         f"CASE WHEN regexp_matches({text}, '{_NUMBER}') THEN TRY_CAST({text} AS DOUBLE) END" for text in (one, two)
     ]
-    return f"coalesce({numbers[0]} = {numbers[1]} AND abs({numbers[0]}) < {_EXACT_IN_DOUBLE}, false)"
+    # Only numbers that doubles may round are compared digit by digit, which takes much longer.
+    return (
+        f"CASE WHEN coalesce({doubles[0]} <> {doubles[1]}, true) THEN false "
+        f"WHEN greatest(length({one}), length({two})) <= {_DIGITS_OF_DOUBLE} "
+        f"AND abs(TRY_CAST({one} AS DOUBLE)) > {_NEXT_TO_ZERO} THEN true "
+        f"ELSE list_unique(list_transform([{one}, {two}], lambda v: {_digits_of('v')})) = 1 END"
+    )
+
+
+def _digits_of(text: str) -> str:
+    """Return SQL for the sign, the digits and the exponent of a number, which are the same however it is written."""
+    mantissa, exponent = (f"split_part(lower({text}), 'e', {place})" for place in (1, 2))
+    whole, fraction = f"ltrim(split_part({mantissa}, '.', 1), '-')", f"split_part({mantissa}, '.', 2)"
+    digits = f"ltrim({whole} || {fraction}, '0')"
+    return (
+        f"CASE WHEN {digits} = '' THEN '0' ELSE regexp_extract({text}, '^-') || rtrim({digits}, '0') || 'e' || "
+        f"(length({digits}) - length({fraction}) + coalesce(TRY_CAST({exponent} AS INTEGER), 0)) END"
+    )
 
 
 def _value(column: Column, table: str | None = None) -> str:

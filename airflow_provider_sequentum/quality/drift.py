@@ -15,7 +15,15 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from statistics import median
 
-from airflow_provider_sequentum.quality.profile import FREQUENT, Change, ColumnProfile, Distribution, Pair, Profile
+from airflow_provider_sequentum.quality.profile import (
+    FREQUENT,
+    QUANTILES,
+    Change,
+    ColumnProfile,
+    Distribution,
+    Pair,
+    Profile,
+)
 
 MIN_RUNS = 5
 """With fewer earlier runs, drift does not fail a task."""
@@ -143,8 +151,9 @@ def _column_drift(name: str, profile: Profile, history: Sequence[Profile]) -> It
 
 def _known_column_drift(name: str, now: ColumnProfile, known: Sequence[ColumnProfile], rows: int) -> Iterator[Drift]:
     yield from _band(name, "filled", now.filled, [each.filled for each in known], rows, SHARE)
-    past = [each for each in known if each.filled > 0]
-    if not past or not now.filled:
+    # In a large table, the few filled cells of a column may be outside of the sample.
+    past = [each for each in known if each.lengths]
+    if not past or not now.lengths:
         return
     cells = max(1, round(now.filled * rows))
     judged = ["distinct", "numeric", "repeated"]
@@ -156,7 +165,7 @@ def _known_column_drift(name: str, now: ColumnProfile, known: Sequence[ColumnPro
         shares = [each.shares.get(feature, 0.0) for each in past]
         yield from _band(name, f"cells with {feature}", now.shares.get(feature, 0.0), shares, cells, SHARE)
     yield from _ends(name, "length", now.lengths, [each.lengths for each in past])
-    numeric = [each.numbers for each in past if each.numeric > 0.5]
+    numeric = [each.numbers for each in past if each.numeric > 0.5 and each.numbers]
     # In a date, the day or the month may come first, which is ambiguous for the first twelve days of a month.
     is_ambiguous = any(each.kinds.get("written date", 0.0) > 0.2 for each in (now, *past))
     if now.numeric > 0.5 and numeric and not is_ambiguous:
@@ -175,7 +184,6 @@ _NAMES = {
     "repeated": "cells equal to the one before",
 }
 _QUANTILES = {1: "5 %", 2: "25 %", 3: "median", 4: "75 %", 5: "95 %"}
-_PLACES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 _FEW_VALUES = 40
 _SHORT = 12
 _CERTAIN = 8
@@ -227,9 +235,9 @@ def _slope(place: int, numbers: Sequence[float]) -> float:
     The fewer cells there are around the quantile, as in a long tail, the larger the error is. It is estimated from the
     distances to both adjacent quantiles, one of which is too small there and the other one too large.
     """
-    share = _PLACES[place]
-    below = (numbers[place] - numbers[place - 1]) / (share - _PLACES[place - 1])
-    above = (numbers[place + 1] - numbers[place]) / (_PLACES[place + 1] - share)
+    share = QUANTILES[place]
+    below = (numbers[place] - numbers[place - 1]) / (share - QUANTILES[place - 1])
+    above = (numbers[place + 1] - numbers[place]) / (QUANTILES[place + 1] - share)
     return math.sqrt(share * (1 - share) * below * above)
 
 

@@ -45,6 +45,7 @@ _NO_RECORDS = f"SELECT 0::BIGINT AS {ROW} WHERE false"
 _INTEGERS = frozenset(
     {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
 )
+_DOUBLES = frozenset({"DOUBLE", "FLOAT"})
 
 
 class LandedPath(Protocol):
@@ -79,7 +80,7 @@ class Column:
     @property
     def is_number(self) -> bool:
         """Whether the values are numbers."""
-        return self.is_integer or self.kind in ("DOUBLE", "FLOAT") or self.kind.startswith("DECIMAL")
+        return self.is_integer or self.kind in _DOUBLES or self.kind.startswith("DECIMAL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,12 +258,29 @@ class Workspace:
         return columns, records
 
     def _table(self, names: Mapping[str, str], parts: Sequence[_Part], sources: tuple[Source, ...]) -> Table:
-        columns = {name: Column(name, sql, _common_kind(name, parts)) for name, sql in names.items()}
+        columns = {name: Column(name, sql, self._common_kind(name, parts)) for name, sql in names.items()}
         selects = [_select(part, columns.values()) for part in parts]
         table = f"t{self._tables}"
         self._tables += 1
         self.execute(f"CREATE VIEW {table} AS {' UNION ALL '.join(selects) or _NO_RECORDS}")
         return Table(self, table, columns, sources)
+
+    def _common_kind(self, name: str, parts: Sequence[_Part]) -> str:
+        """Return a type that represents the values of a column in all files exactly; text if there is no other."""
+        found = [(part, part.columns[name]) for part in parts if name in part.columns]
+        if len({column.kind for _, column in found}) == 1:
+            return found[0][1].kind
+        if found and all(column.is_integer for _, column in found):
+            return "HUGEINT"
+        is_double = found and all(column.is_number and self._fits_double(part, column) for part, column in found)
+        return "DOUBLE" if is_double else TEXT
+
+    def _fits_double(self, part: _Part, column: Column) -> bool:
+        """Return whether a column of numbers has none that a double would round, such as a large id."""
+        if column.kind in _DOUBLES:
+            return True
+        rounded = f"TRY_CAST(CAST({column.sql} AS DOUBLE) AS {column.kind}) IS DISTINCT FROM {column.sql}"
+        return self.rows(f"SELECT count(*) FROM {_file(part.path)} WHERE {rounded}") == [(0,)]  # noqa: S608
 
     def _described(self, path: Path, columns: Mapping[str, str]) -> dict[str, Column]:
         kinds = {row[0]: row[1] for row in self.rows(f"DESCRIBE SELECT * FROM {_file(path)}")}  # noqa: S608
@@ -335,22 +353,12 @@ def text_of(column: Column, table: str | None = None) -> str:
     value = f"{table}.{column.sql}" if table else column.sql
     if column.kind == TEXT:
         return value
-    if column.kind in ("DOUBLE", "FLOAT"):
+    if column.kind in _DOUBLES:
         return (
             f"CASE WHEN isfinite({value}) AND {value} = trunc({value}) AND abs({value}) < 1e18 "
             f"THEN CAST(CAST({value} AS BIGINT) AS VARCHAR) ELSE CAST({value} AS VARCHAR) END"
         )
     return f"CAST({value} AS VARCHAR)"
-
-
-def _common_kind(name: str, parts: Sequence[_Part]) -> str:
-    """Return a type for the values of a column in all files; text if their types have nothing in common."""
-    kinds = [part.columns[name] for part in parts if name in part.columns]
-    if len({column.kind for column in kinds}) == 1:
-        return kinds[0].kind
-    if kinds and all(column.is_integer for column in kinds):
-        return "HUGEINT"
-    return "DOUBLE" if kinds and all(column.is_number for column in kinds) else TEXT
 
 
 def _select(part: _Part, columns: Iterable[Column]) -> str:

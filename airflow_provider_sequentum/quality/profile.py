@@ -8,9 +8,9 @@ the whole table, so that similarities between adjacent rows are measured as well
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from airflow_provider_sequentum.quality.engine import Table
 
@@ -26,6 +26,9 @@ SAMPLE = 20_000
 MAX_PAIRED = 40
 """The maximum number of columns that are compared with each other. With more, no pairs are counted."""
 
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+"""The quantiles of lengths and numbers in a profile."""
+
 FREQUENT = 20
 """The maximum number of entries in a distribution. The most frequent ones are kept."""
 
@@ -34,7 +37,6 @@ MAX_SHOWN_LENGTH = 60
 
 _CELLS = 2_000_000
 _BLOCK = 100
-_QUANTILES = "[0, 0.05, 0.25, 0.5, 0.75, 0.95, 1]"
 
 _WALL = (
     "captcha|verify (that )?you|are you (a )?(human|robot)|access denied|too many requests|unusual traffic|"
@@ -139,6 +141,16 @@ _SHAPE_OF = r"""left(regexp_replace(regexp_replace(regexp_replace(regexp_replace
 Distribution = dict[str, float]
 
 
+def _all_or_none(values: list[float]) -> list[float]:
+    if len(values) not in (0, len(QUANTILES)):
+        raise ValueError(f"must be {len(QUANTILES)} quantiles, not {len(values)}")
+    return values
+
+
+Quantiles = Annotated[list[float], AfterValidator(_all_or_none)]
+"""Empty if there is nothing in the sample to measure."""
+
+
 def of(column: str, expression: str) -> str:
     """Return one of the SQL expressions above for a column."""
     return expression.replace("(v", f"({column}")
@@ -159,7 +171,7 @@ class ColumnProfile(_Part):
 
     :param filled: the share of records that have a value.
     :param distinct: the number of different values, divided by the number of filled cells.
-    :param lengths: quantiles of the number of characters: 0, 5, 25, 50, 75, 95 and 100 %.
+    :param lengths: the :data:`QUANTILES` of the number of characters.
     :param numbers: the same quantiles of the numbers in the cells. Dates count as days since 1970.
     :param numeric: the share of cells with such a number.
     :param longest: the share of cells that are as long as the longest cell.
@@ -170,8 +182,8 @@ class ColumnProfile(_Part):
 
     filled: float
     distinct: float = 0.0
-    lengths: list[float] = []
-    numbers: list[float] = []
+    lengths: Quantiles = []
+    numbers: Quantiles = []
     numeric: float = 0.0
     longest: float = 0.0
     repeated: float = 0.0
@@ -250,7 +262,7 @@ class Profile(_Part):
     agent_id: int
     run_id: int
     verdict: Literal["passed", "warned", "failed", "skipped", "accepted"] = "passed"
-    records: int
+    records: NonNegativeInt
     rows: int
     duplicates: float = 0.0
     fingerprint: str = ""
@@ -330,9 +342,10 @@ def _cells(table: Table) -> None:
 
 
 def _columns(table: Table, filled_records: Sequence[int]) -> dict[str, ColumnProfile]:
+    quantiles = list(QUANTILES)
     found = table.query(
-        f"""SELECT c, count(*), count(DISTINCT v), quantile_disc(size, {_QUANTILES}),
-            quantile_disc(number, {_QUANTILES}), avg((number IS NOT NULL)::INT)
+        f"""SELECT c, count(*), count(DISTINCT v), quantile_disc(size, {quantiles}),
+            quantile_disc(number, {quantiles}), avg((number IS NOT NULL)::INT)
         FROM cells GROUP BY c"""
     )
     features = ", ".join(f"sum(n * regexp_matches(v, '{pattern}')::INT) / sum(n)" for pattern in FEATURES.values())

@@ -12,9 +12,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, Unpack
+from typing import Annotated, Any, Literal, Protocol, Self, Unpack
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from airflow_provider_sequentum.api.text import safe_text
 from airflow_provider_sequentum.exceptions import RunFilesUnavailable
@@ -52,7 +52,7 @@ class Published(BaseModel):
     :param changes: the numbers of records that were added, changed, removed and unchanged.
     """
 
-    files: list[PublishedFile]
+    files: Annotated[list[PublishedFile], Field(min_length=1)]
     key: list[str] = []
     at: datetime | None = None
     changes: dict[str, int] = {}
@@ -61,6 +61,13 @@ class Published(BaseModel):
     def paths(self) -> list[str]:
         """The paths of the files."""
         return [file.path for file in self.files]
+
+    def is_checked(self, key: Sequence[str], table: Table) -> bool:
+        """Whether the records are known to have a valid key.
+
+        :param table: the records. Read with another delimiter, they have other columns than when they were published.
+        """
+        return self.key == list(key) and all(name in table.columns for name in key)
 
 
 class Pointer(BaseModel):
@@ -84,7 +91,9 @@ class Pointer(BaseModel):
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
-            raise not_comparable("the pointer is damaged, or this version cannot read it") from error
+            raise not_comparable(
+                "the pointer is damaged, or this version cannot read it. Restore it or, to start over, remove it"
+            ) from error
 
     def to_json(self) -> bytes:
         """Return the pointer as the content of a file."""
@@ -131,7 +140,10 @@ class PublishingPort(Protocol):
         """Return the current time."""
 
     def open(self, path: str) -> LandedPath:
-        """Return a file with records."""
+        """Return a file with records.
+
+        :raises ValueError: the path is refused.
+        """
 
     def read_pointer(self) -> bytes | None:
         """Return the content of the pointer; ``None`` if it does not exist yet."""
@@ -205,7 +217,7 @@ def publish_changes(
         previous = None if base is None else _load(port, workspace, base, options)
         comparison = Comparison(workspace, current, previous, key, ignored)
         comparison.check_key(current, "the records of this run")
-        if previous is not None and base is not None and base.key != list(key):
+        if previous is not None and base is not None and not base.is_checked(key, previous):
             comparison.check_key(previous, "the records that were published last")
         changes = comparison.compare()
         written = {name: _write(port, comparison, name) for name in CHANGES}
@@ -221,7 +233,14 @@ def publish_changes(
 
 
 def _load(port: PublishingPort, workspace: Workspace, base: Published, options: TextOptions) -> Table:
-    table = workspace.load(map(port.open, base.paths), **options)
+    try:
+        files = [port.open(path) for path in base.paths]
+    except ValueError as error:
+        raise not_comparable(
+            f"the pointer names a file that was published last and cannot be opened: {error}. Restore the pointer or, "
+            "to start over, remove it"
+        ) from error
+    table = workspace.load(files, **options)
     for source, file in zip(table.sources, base.files, strict=True):
         if source.sha256 != file.sha256:
             raise not_comparable(

@@ -112,14 +112,15 @@ def why_removed(run: Run, listed: Collection[RunFile]) -> str | None:
 
 
 def why_records_missing(run: Run, selection: Selection) -> str | None:
-    """Return why no selected file contains the run's records; ``None`` if one may, or the author excluded them."""
+    """Return why no selected file contains the run's records; ``None`` if one may, or only other kinds are wanted."""
     records = _records_of(run)
-    if not records or selection.author_left_out_records:
+    kinds = (DELIVERED,) if selection.kinds is None else selection.kinds
+    if not records or {DELIVERED, EXTRACTED}.isdisjoint(kinds):
         return None
     if any(file.kind in (DELIVERED, EXTRACTED) for file in selection.chosen):
         return None
     return f"It extracted {counted(records, 'record')}, but no file that may contain them is selected. Its files: " + (
-        listing(selection.left_out) or "none"
+        listing([*selection.left_out, *selection.chosen]) or "none"
     )
 
 

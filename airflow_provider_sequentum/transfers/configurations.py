@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, model_validator
 
 from airflow_provider_sequentum import parameters as p
 from airflow_provider_sequentum.api.choices import RemoveMethod
+from airflow_provider_sequentum.api.files import EXTRACTED
 from airflow_provider_sequentum.jobs.record import Configuration, Count, Flag, Id, Text, choice_of
 from airflow_provider_sequentum.records.columns import parse_type
 from airflow_provider_sequentum.records.formats import TextOptions
@@ -112,6 +113,18 @@ class TransferConfig(AgentConfig, _ReadsText):
         given = [name for name in of_a_format if (value := getattr(self, name)) and not p.is_unset(value)]
         if given and self.file_format is None:
             raise ValueError(f"{given[0]} requires file_format: it does not apply to files that land unchanged")
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_the_types_of_one_table(self) -> Self:
+        if self.file_format is None or self.schema_file is not None:
+            return self
+        only_some = self.file_patterns != ("*",)
+        if only_some or EXTRACTED in (self.file_kinds or ()):
+            raise ValueError(
+                f"{'file_patterns' if only_some else f'file_kinds={EXTRACTED!r}'} with file_format requires "
+                "schema_file: tables that share the default file overwrite each other's column types"
+            )
         return self
 
 

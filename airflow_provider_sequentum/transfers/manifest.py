@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from airflow_provider_sequentum.api.run_status import status_name
 
@@ -24,10 +24,17 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
 
 
+def _inside(name: str) -> str:
+    folders = name.split("/")[:-1]
+    if not {"", ".", ".."}.isdisjoint(name.split("/")) or any(each.endswith(":") for each in folders):
+        raise ValueError("must be inside the folder")
+    return name
+
+
 class LandedFile(BaseModel):
     """One file: what the service lists and, once the file is landed, what was measured.
 
-    :param name: the name in the folder.
+    :param name: the name in the folder. A manifest with a name that leads out of it is not valid.
     :param original_name: the name on the service, if it differs.
     :param file_type: the service's code for the type of the file.
     :param listed_size: the size in bytes according to the service's list. It may be wrong or missing.
@@ -41,7 +48,7 @@ class LandedFile(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     file_id: int
-    name: str
+    name: Annotated[str, AfterValidator(_inside)]
     original_name: str | None = None
     file_type: int | None = None
     listed_size: int | None = None
@@ -254,10 +261,4 @@ def outdated(previous: Manifest | None, planned: Manifest, listed: Collection[in
         if (file.source_sha256 is not None or file.file_id in converted)
         and (file.file_id in landed or file.file_id not in listed)
         and file.name not in names | foreign
-        and _is_below(file.name)
     ]
-
-
-def _is_below(name: str) -> bool:
-    """Whether a name from a manifest is inside its folder."""
-    return {"", ".", ".."}.isdisjoint(name.split("/"))

@@ -32,9 +32,10 @@ class RunFilesToObjectStorageOperator(BaseOperator):
     fetches the files that are missing. Use a separate folder for each run: files of another run with the same names are
     replaced.
 
-    Returns the list of landed paths, which is empty if the run delivered nothing. A summary is pushed to the XCom key
-    ``transfer``: ``agent_id``, ``run_id``, ``manifest``, ``files``, ``fetched``, ``bytes``, ``records`` and
-    ``unreadable``, the number of entries in the service's list that could not be read and whose files are not copied.
+    Returns the list of landed paths, which is empty if the run has no records and no file is selected. A summary is
+    pushed to the XCom key ``transfer``: ``agent_id``, ``run_id``, ``manifest``, ``files``, ``fetched``, ``bytes``,
+    ``records`` and ``unreadable``, the number of entries in the service's list that could not be read and whose files
+    are not copied.
 
     A parameter that is ``None`` or an empty string is treated as unset.
 
@@ -60,8 +61,9 @@ class RunFilesToObjectStorageOperator(BaseOperator):
     :param record_schema: with ``file_format``, a mapping of columns to types: ``string``, ``integer``, ``number``,
         ``boolean``, ``date``, ``timestamp``, ``timestamptz``, ``decimal(10,2)``, ``time`` or ``binary``. Other columns
         keep the types from earlier runs, and the types of new columns are inferred from their values.
-    :param schema_file: the JSON file that stores the column types from run to run; use one for each table. Default:
-        ``_sequentum_schema_agent-<agent_id>.json`` in the folder above ``destination``.
+    :param schema_file: the JSON file that stores the column types from run to run; use one for each table. Required
+        with ``file_patterns`` and with the kind ``extracted``. Default: ``_sequentum_schema_agent-<agent_id>.json`` in
+        the folder above ``destination``.
     :param encoding: the encoding of text files that are converted. Default: the one that the byte order mark indicates,
         else UTF-8.
     :param delimiter: the delimiter of CSV files that are converted. Default: a comma, or a tab in ``.tsv`` files.
@@ -76,8 +78,8 @@ class RunFilesToObjectStorageOperator(BaseOperator):
     :raises RunRecordsUnreadable: a file to be converted is damaged, or a value is not valid for its column's type.
         Nothing was published; not retried.
     :raises SequentumRequestRefused: the run or its files no longer exist, a parameter is invalid, a library for
-        ``file_format`` is not installed, or the run has records but none of its files is selected, although neither
-        ``file_kinds`` nor ``file_patterns`` excludes them. Not retried.
+        ``file_format`` is not installed, or the run has records but none of its delivered or extracted files is
+        selected, although ``file_kinds`` includes them. Not retried.
     """
 
     template_fields: Sequence[str] = (

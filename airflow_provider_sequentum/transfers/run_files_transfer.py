@@ -132,8 +132,7 @@ class RunFilesTransfer:
 
         :raises RunFilesUnavailable: the run has not ended, a file could not be written, or a landed file differs from
             what was fetched.
-        :raises SequentumRequestRefused: the run or its files no longer exist, or none of the selected files has its
-            records.
+        :raises SequentumRequestRefused: the run or its files no longer exist, or no file with its records is selected.
         """
         if self.conversion is not None:
             self.conversion.check_installed([])
@@ -212,8 +211,8 @@ class RunFilesTransfer:
             )
         if reason := why_records_missing(run, selection):
             raise self._refused(
-                f"{reason}. Set file_kinds to the kinds to copy. If you want none of the files, exclude them with "
-                "file_kinds or file_patterns. Nothing was copied."
+                f"{reason}. Set file_kinds and file_patterns so that they select it. For a task that copies none of "
+                "the records, set file_kinds to other kinds, such as logs. Nothing was copied."
             )
         if selection.left_out:
             level = self.log.info if selection.chosen else self.log.warning

@@ -194,11 +194,20 @@ class TestTypesOverRuns:
         assert not shop.folder(run_id).exists()
 
     def test_types_lie_above_the_folders_of_runs_by_default(self, shop: Shop) -> None:
-        run_id = shop.run(ExtraFile(name="products.csv", content="id\n1\n"))
-        shop.land(run_id, schema_file=None)
+        run_id = shop.run(ExtraFile(name="products.csv", content="shelf\n1\n"))
+        shop.land(run_id, schema_file=None, file_patterns=None)
         [file] = [path for path in shop.root.iterdir() if path.is_file()]
         assert file.name == f"_sequentum_schema_agent-{shop.agents[run_id]}.json"
-        assert json.loads(file.read_bytes())["columns"] == {"id": "integer"}
+        assert json.loads(file.read_bytes())["columns"]["shelf"] == "integer"
+
+    def test_two_tables_of_a_run_do_not_share_the_default_file(self, shop: Shop) -> None:
+        run_id = shop.run(
+            ExtraFile(name="products.csv", content=PRODUCTS), ExtraFile(name="stock.csv", content="sku\n5\n")
+        )
+        for table in ("products*", "stock*"):
+            with pytest.raises(SequentumRequestRefused, match=r"^file_patterns .* requires schema_file: tables that"):
+                shop.land(run_id, schema_file=None, file_patterns=table)
+        assert not shop.root.exists()
 
     def test_all_files_of_a_run_are_one_table(self, shop: Shop) -> None:
         run_id = shop.run(
@@ -511,11 +520,11 @@ def test_landing_in_s3(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         client.create_bucket(Bucket="lake")
         run_id = shop.run(ExtraFile(name="products.csv", content=PRODUCTS.replace("EU", "E/U")))
         root = "s3://s3_parquet@lake/products"
-        options = {"destination": f"{root}/run-1", "schema_file": None, "partition_by": "region"}
+        options = {"destination": f"{root}/run-1", "schema_file": f"{root}/types.json", "partition_by": "region"}
         paths = shop.land(run_id, **options)
         keys = {entry["Key"] for entry in client.list_objects_v2(Bucket="lake")["Contents"]}
         assert keys == {
-            f"products/_sequentum_schema_agent-{shop.agents[run_id]}.json",
+            "products/types.json",
             f"products/run-1/{MANIFEST_NAME}",
             "products/run-1/region=E%2FU/products.parquet",
             "products/run-1/region=US/products.parquet",

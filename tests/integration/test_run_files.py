@@ -97,7 +97,6 @@ def test_delivered_files_land_with_a_manifest(sandbox: Sandbox, agent_id: int, t
         ({"file_patterns": "*.csv"}, {"output.csv"}),
         ({"file_kinds": ["logs"]}, {"log.txt"}),
         ({"file_kinds": ["logs", "screenshots"]}, {"log.txt", "page.png"}),
-        ({"file_patterns": ["*.parquet"]}, set()),
     ],
 )
 def test_kinds_and_patterns_choose(
@@ -539,15 +538,27 @@ class TestNothingIsLostWithoutAWord:
         assert not visible(tmp_path)
 
     @pytest.mark.parametrize(
-        ("options", "count"),
+        "options",
         [
-            ({"file_patterns": "*.parquet"}, 0),
-            ({"file_kinds": ["logs"]}, 1),
-            ({"file_kinds": "screenshots"}, 0),
-            ({"file_kinds": ["extracted"], "file_patterns": ["x"]}, 0),
+            {"file_patterns": "*.parquet"},
+            {"file_kinds": ["extracted"]},
+            {"file_kinds": ["extracted"], "file_patterns": ["x"]},
+            {"file_kinds": ["delivered", "logs"], "file_patterns": "log*"},
         ],
     )
-    def test_the_authors_filter_may_leave_records_out_and_the_log_says_so(
+    def test_a_filter_that_no_file_with_records_passes_fails_the_task_unless_the_run_has_none(
+        self, sandbox: Sandbox, plain_agent: int, tmp_path: Path, options: dict[str, Any]
+    ) -> None:
+        run_id = finished_run(sandbox, plain_agent)
+        with pytest.raises(SequentumRequestRefused, match=r"5 records, .*'output\.csv' .*Nothing was copied"):
+            execute(transfer(tmp_path.as_uri(), plain_agent, run_id, **options))
+        assert not visible(tmp_path)
+        empty = finished_run(sandbox, sandbox.add_agent("Quiet hour", records=[]).id)
+        paths, _ = execute(transfer(tmp_path.as_uri(), None, empty, agent_name="Quiet hour", **options))  # type: ignore[arg-type]
+        assert {Path(path).name for path in paths} <= {"log.txt"}
+
+    @pytest.mark.parametrize(("options", "count"), [({"file_kinds": ["logs"]}, 1), ({"file_kinds": "screenshots"}, 0)])
+    def test_an_author_may_ask_for_other_kinds_only_and_the_log_says_what_is_left_out(
         self,
         sandbox: Sandbox,
         plain_agent: int,

@@ -12,8 +12,9 @@ import pytest
 from airflow_provider_sequentum.airflow_compat.task_state import TaskState
 from airflow_provider_sequentum.api import ClientSettings, SequentumClient, runs
 from airflow_provider_sequentum.api.errors import ConnectionNotMade, HttpStatusError
+from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.hooks.connection import SequentumConnection
-from airflow_provider_sequentum.hooks.port import AttemptPort, ClientPort
+from airflow_provider_sequentum.hooks.port import ANNOUNCEMENT_KEY, CLAIM_KEY, AttemptPort, ClientPort
 from airflow_provider_sequentum.jobs.siblings import Claim
 from airflow_provider_sequentum.runs.record import RunRecord
 from tests.support.airflow import FakeTask
@@ -120,6 +121,28 @@ def test_mapped_siblings_see_each_others_claims(hook: SequentumConnection, task:
     assert second.claims() == [Claim(agent_id=7, run_ids=(1,), map_index=0)]
     second.is_asking_airflow = True
     assert not second.claims()[0].is_answered, "siblings that cannot be asked might be waiting for a response"
+
+
+UNREADABLE = ["text", {"format": 99}, {"run_ids": "x", "starts": [{"agent_id": "x"}]}]
+
+
+@pytest.mark.parametrize("pushed", UNREADABLE)
+def test_a_claim_that_cannot_be_read_counts_as_an_unanswered_start(
+    hook: SequentumConnection, task: FakeTask, pushed: object
+) -> None:
+    task.ti.map_index = 0
+    task.ti.xcoms["run_agent", 1, CLAIM_KEY] = pushed
+    assert port_of(hook, task).claims() == [Claim(is_answered=False)]
+
+
+@pytest.mark.parametrize("pushed", UNREADABLE)
+def test_an_announcement_that_cannot_be_read_starts_nothing(
+    hook: SequentumConnection, task: FakeTask, pushed: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_sequentum.hooks.port.tasks_that_set", lambda *_: ["another"])
+    task.ti.xcoms["another", -1, ANNOUNCEMENT_KEY] = pushed
+    with pytest.raises(SequentumRequestRefused, match=r"announced in the XCom 'sequentum_.* Nothing was started\. Cle"):
+        port_of(hook, task).announcements()
 
 
 def test_a_task_without_siblings_claims_nothing(hook: SequentumConnection, task: FakeTask) -> None:

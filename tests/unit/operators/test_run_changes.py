@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ from airflow_provider_sequentum.exceptions import (
     RunFilesUnavailable,
     RunRecordsNotComparable,
     RunRecordsUnreadable,
+    SequentumException,
     SequentumRequestRefused,
     SequentumSkipped,
 )
 from airflow_provider_sequentum.operators.run_changes import RunChangesOperator
 from airflow_provider_sequentum.quality import engine
+from airflow_provider_sequentum.quality.published import Pointer
+from tests.support.stored import changed
 
 
 class TaskInstance:
@@ -172,3 +176,43 @@ def test_the_error_that_names_columns_is_bounded(lake: Lake) -> None:
         lake.run("run-1", "", files=[str(file)])
     assert len(str(caught.value)) < 4_000
     assert "\0" not in str(caught.value)
+
+
+def test_whatever_a_pointer_contains_a_task_ends_with_an_error_of_this_provider(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.run("run-1", "sku,price\nA,1\n")
+    foreign, taken = [], 0
+    with engine.open_workspace() as workspace:
+        monkeypatch.setattr(engine, "open_workspace", lambda: nullcontext(workspace))
+        for pointer in changed(lake.pointer.read_bytes()):
+            with suppress(RunRecordsNotComparable):
+                Pointer.parse(pointer)
+                taken += 1
+                lake.pointer.write_bytes(pointer)
+                try:
+                    lake.run("run-2", "sku,price\nA,2\n")
+                except SequentumException:
+                    continue
+                except Exception as error:  # noqa: BLE001 - each is a finding
+                    foreign.append((pointer, error))
+    assert taken > 20
+    assert foreign == []
+
+
+@pytest.mark.parametrize("path", ["run-1/output.csv", "ftp://host/output.csv", "file:///a%20b.csv", ""])
+def test_a_path_in_the_pointer_that_is_refused_says_what_to_do(lake: Lake, path: str) -> None:
+    lake.run("run-1", "sku,price\nA,1\n")
+    pointer = json.loads(lake.pointer.read_bytes())
+    pointer["current"]["files"][0]["path"] = path
+    lake.pointer.write_text(json.dumps(pointer))
+    with pytest.raises(RunRecordsNotComparable) as refused:
+        lake.run("run-2", "sku,price\nA,2\n")
+    assert f"cannot be opened: {path!r} cannot be used: " in str(refused.value)
+    assert str(refused.value).endswith("Restore the pointer or, to start over, remove it. Nothing was published.")
+
+
+def test_records_that_are_now_read_with_another_delimiter_are_not_comparable(lake: Lake) -> None:
+    lake.run("run-1", "sku;price\nA;1\n", delimiter=";")
+    with pytest.raises(RunRecordsNotComparable, match=r"published last have no column 'sku', .* are 'sku;price'"):
+        lake.run("run-2", "sku,price\nA,2\n")

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def same(one: Any, two: Any) -> bool:
         return True
     if not NUMBER.fullmatch(first) or not NUMBER.fullmatch(second):
         return False
-    return float(first) == float(second) and abs(float(first)) < 2**53
+    return Decimal(first) == Decimal(second)
 
 
 def expected(new: list[Record], old: list[Record], ignored: list[str]) -> tuple[list[str], ...]:
@@ -142,7 +143,9 @@ KEYS = st.sampled_from(["A", "a", "A ", "007", "7", "é", "'; --", "\u2028"]) | 
 VALUES = st.sampled_from(
     [
         *(None, "", "x", "X", " x", "007", "7", 7, 7.0, "7.0", "7.50", 7.5, 0, -1, 0.1, 1e-7, "1e-07", True, "true"),
-        *(False, 2**53, 2**53 + 1, str(2**53 + 1), "2026-01-01", [], [1, "x"]),
+        *(False, "2026-01-01", [], [1, "x"]),
+        *(2**53, 2**53 + 1, str(2**53 + 1), f"{2**53 + 1}.0", -(2**53) - 1, 10**18, "1e18", 1e18, 2**63 - 1, 2**64),
+        *("1.0000000000000000", "1.0000000000000001", "1.0000000000000002", "-0.0", "1e-330", "1e-331", "10e-331"),
         *({"a": 1, "b": [True]}, {"b": [True], "a": 1}),
     ]
 )
@@ -161,14 +164,34 @@ def as_csv(records: list[Record]) -> bytes:
     return "\n".join(",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in rows).encode()
 
 
+def as_files(records: list[Record], first: int, *, is_csv: bool) -> list[MemoryFile]:
+    """The records in two files, in each of which a column may have another type."""
+    parts = [part for part in (records[:first], records[first:]) if part]
+    if is_csv:
+        return [MemoryFile("a.csv", as_csv(part)) for part in parts]
+    return [MemoryFile("a.ndjson", ndjson(part)) for part in parts]
+
+
 @settings(max_examples=settings().max_examples // 5)
-@given(RECORDS, RECORDS, st.lists(st.sampled_from(["seen", "absent"]), max_size=1), st.booleans(), st.booleans())
+@given(
+    RECORDS,
+    RECORDS,
+    st.lists(st.sampled_from(["seen", "absent"]), max_size=1),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 3),
+)
 def test_changes_are_those_of_dictionaries(
-    workspace: Workspace, new: list[Record], old: list[Record], ignored: list[str], new_is_csv: bool, old_is_csv: bool
+    workspace: Workspace,
+    new: list[Record],
+    old: list[Record],
+    ignored: list[str],
+    new_is_csv: bool,
+    old_is_csv: bool,
+    first: int,
 ) -> None:
     current, previous = (
-        workspace.load([MemoryFile("a.csv", as_csv(rows)) if is_csv else MemoryFile("a.ndjson", ndjson(rows))])
-        for rows, is_csv in ((new, new_is_csv), (old, old_is_csv))
+        workspace.load(as_files(rows, first, is_csv=is_csv)) for rows, is_csv in ((new, new_is_csv), (old, old_is_csv))
     )
     comparison = Comparison(workspace, current, previous, ["sku"], ignored)
     for table in (current, previous):
@@ -187,6 +210,44 @@ def test_changes_are_those_of_dictionaries(
     assert changes.unchanged == len(new) - len(added) - len(changed)
     assert bool(changes.changed_columns) == bool(changed)
     assert changes.is_empty == (not added and not changed and not removed)
+
+
+@pytest.mark.parametrize(("large", "other"), [(2**53 + 1, 2**53), (-(2**53) - 1, -(2**53)), (2**63 - 1, 2**63 - 2)])
+def test_large_integers_are_not_rounded_where_another_file_has_fractions(store: Store, large: int, other: int) -> None:
+    """As doubles, the two are equal."""
+    for run, number in (("run-1", large), ("run-2", other)):
+        store.files[f"{run}/a.ndjson"] = ndjson([{"sku": "W", "id": number}])
+        store.files[f"{run}/b.ndjson"] = ndjson([{"sku": "F", "id": 0.5}])
+    publish(store, "run-1/a.ndjson", "run-1/b.ndjson")
+    assert publish(store, "run-2/a.ndjson", "run-2/b.ndjson").summary()["changed_columns"] == {"id": 1}
+    both = ndjson([{"sku": "V", "id": other}, {"sku": "W", "id": large}])
+    store.files |= {"ids/a.ndjson": both, "ids/b.ndjson": store.files["run-1/b.ndjson"]}
+    del store.files["pointer"]
+    assert publish(store, "ids/a.ndjson", "ids/b.ndjson", key=["id"]).summary()["added"] == 3, "no id is repeated"
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "is_same"),
+    [
+        ("1.000000000000000001", "1.000000000000000002", False),
+        ("9007199254740993", "9007199254740992.0", False),
+        ("9007199254740993", "9007199254740993.0", True),
+        ("1000000000000000000", "1e18", True),
+        ("1e-330", "1e-331", False),
+        ("1E-330", "10e-331", True),
+        ("0.00", "-0", True),
+        ("-12.50", "-1.25e+1", True),
+        ("12.5", "-12.5", False),
+        ("007", "7", False),
+    ],
+)
+def test_numbers_as_text_are_compared_digit_by_digit(store: Store, one: str, two: str, is_same: bool) -> None:
+    assert same(one, two) is is_same
+    for run, number in (("run-1", one), ("run-2", two)):
+        store.files[f"{run}/a.csv"] = f"sku,amount\nA,{number}\n".encode()
+    publish(store, "run-1/a.csv")
+    changes = publish(store, "run-2/a.csv").summary()
+    assert (changes["changed"], changes["unchanged"]) == ((0, 1) if is_same else (1, 0))
 
 
 OLD = [{"sku": "A", "price": 1}, {"sku": "B", "price": 2}, {"sku": "C", "price": 3, "seen": "x"}]

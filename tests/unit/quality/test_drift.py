@@ -18,6 +18,7 @@ from airflow_provider_sequentum.quality.report import Report, page
 from tests.quality_corpus.__main__ import Judge
 from tests.quality_corpus.breakages import BREAKAGES, Case
 from tests.quality_corpus.data_sets import DataSet
+from tests.support.stored import changed
 
 
 def run(number: int, **values: object) -> Profile:
@@ -158,3 +159,23 @@ def test_some_cases_of_the_corpus() -> None:
             broken = BREAKAGES[name](case)
             assert broken is not None
             assert find_drift(judge.profile(judge.table(broken), 6, key, tables[5]), good[:6]), name
+
+
+def test_whatever_an_earlier_profile_contains_it_is_refused_or_compared() -> None:
+    change = Change(run_id=1, kept=1.0, added=0.0, matched=1000, columns={"price": ColumnChange(changed=0.5)})
+    now = run(9, columns=column(numeric=1.0, numbers=[1, 2, 3, 4, 5, 6, 7]), pairs={}, change=change)
+    parsed = [Profile.parse(content) for content in changed(now.model_dump_json().encode())]
+    assert parsed.count(None) > 100
+    for earlier in filter(None, parsed):
+        history = [earlier.model_copy(update={"run_id": number}) for number in range(6)]
+        find_drift(now, [*history, now])
+        page(Report(profile=now, breaches=[], learnt_from=6, is_accepted=False), history)
+
+
+def test_a_column_of_which_the_sample_has_no_cell_is_compared_as_far_as_it_was_measured() -> None:
+    sparse, usual = column(filled=0.0001, lengths=[]), column()
+    assert find_drift(run(6, columns=sparse), [run(n, columns=sparse) for n in range(6)]) == []
+    assert [drift.what for drift in find_drift(run(6, columns=sparse), [run(n, columns=usual) for n in range(6)])] == [
+        "filled"
+    ]
+    assert find_drift(run(6, columns=sparse), [run(n, columns=[sparse, usual][n % 2]) for n in range(6)]) == []

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,36 @@ def test_a_number_has_one_text(workspace: Workspace, first: Any, second: Any) ->
         table = workspace.load([MemoryFile("a.json", json.dumps([{"a": value}]).encode())])
         texts += workspace.rows(f"SELECT {text_of(table.columns['a'])} FROM {table.sql}")
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("whole", "fractions", "kind"),
+    [
+        (pa.array([7, 2**53]), pa.array([0.5]), "DOUBLE"),
+        (pa.array([7, 2**53 + 1]), pa.array([0.5]), "VARCHAR"),
+        (pa.array([2**63 - 1]), pa.array([0.5], pa.float32()), "VARCHAR"),
+        (pa.array([2**64 - 1], pa.uint64()), pa.array([0.5]), "VARCHAR"),
+        (pa.array([2**64 - 1], pa.uint64()), pa.array([-1]), "HUGEINT"),
+        (pa.array([2**31 - 1], pa.int32()), pa.array([0.5, None]), "DOUBLE"),
+        (pa.array([Decimal("0.10")]), pa.array([0.5]), "DOUBLE"),
+        (pa.array([Decimal("0.1")]), pa.array([Decimal("0.25")]), "DOUBLE"),
+        (pa.array([Decimal("0.123456789012345678")]), pa.array([0.5]), "VARCHAR"),
+        (pa.array([2**53 + 1]), pa.array([Decimal("0.25")]), "VARCHAR"),
+    ],
+)
+def test_a_column_of_several_files_has_a_type_that_rounds_no_number(
+    workspace: Workspace, whole: Any, fractions: Any, kind: str
+) -> None:
+    values = [value for part in (whole, fractions) for value in part.to_pylist()]
+    files = []
+    for name, column in (("1.parquet", whole), ("2.parquet", fractions)):
+        pq.write_table(pa.table({"a": column}), stream := io.BytesIO())
+        files.append(MemoryFile(name, stream.getvalue()))
+    table = workspace.load(files)
+    assert table.columns["a"].kind == kind
+    text = table.as_text()
+    rows = workspace.rows(f"SELECT {text.columns['a'].sql} FROM {text.sql} ORDER BY {ROW}")
+    assert [cell and Decimal(cell) for (cell,) in rows] == [value and Decimal(str(value)) for value in values]
 
 
 @pytest.mark.parametrize(

@@ -121,15 +121,18 @@ LOG, DATA, EXTRACTED, INTERNAL = (
         ([LOG, INTERNAL], None, ["*"], True),
         ([LOG, INTERNAL], ["delivered"], ["*"], True),
         ([LOG, INTERNAL], None, ["*.csv"], True),
-        ([LOG, EXTRACTED], ["delivered"], ["*"], False),
+        ([LOG, EXTRACTED], ["delivered"], ["*"], True),
         ([LOG, EXTRACTED], ["extracted"], ["*"], False),
-        ([DATA], None, ["*.parquet"], False),
+        ([LOG, DATA], ["extracted", "logs"], ["*"], True),
+        ([DATA], None, ["*.parquet"], True),
+        ([LOG, DATA], ["delivered", "logs"], ["log*"], True),
+        ([DATA, EXTRACTED], None, ["a*"], False),
         ([LOG, DATA], ["logs"], ["*"], False),
         ([LOG], ["logs"], ["*"], False),
         ([LOG], ["screenshots"], ["*"], False),
     ],
 )
-def test_records_are_missing_unless_they_are_chosen_or_the_authors_filter_leaves_them_out(
+def test_records_are_missing_unless_they_are_chosen_or_only_other_kinds_are_asked_for(
     listed: list[RunFile], kinds: list[str] | None, patterns: list[str], is_lost: bool
 ) -> None:
     selection = select(listed, kinds, patterns)

@@ -37,6 +37,28 @@ def test_what_concerns_the_format_requires_one(name: str) -> None:
     assert getattr(transfer(file_format="parquet", **{name: value}), name)
 
 
+@pytest.mark.parametrize(
+    ("parameter", "files"),
+    [
+        ("file_patterns", {"file_patterns": "stock*"}),
+        ("file_patterns", {"file_patterns": ["*", "stock*"]}),
+        ("file_kinds", {"file_kinds": "extracted"}),
+        ("file_kinds", {"file_kinds": ["delivered", "extracted"]}),
+    ],
+)
+def test_a_task_for_some_of_the_files_says_where_it_keeps_their_types(parameter: str, files: dict[str, Any]) -> None:
+    """Two tables of one agent that share the default file would overwrite each other's types."""
+    with pytest.raises(SequentumRequestRefused, match=rf"^{parameter}.* requires schema_file.*Nothing was copied"):
+        transfer(file_format="parquet", **files)
+    assert transfer(file_format="parquet", schema_file="/lake/stock.json", **files).schema_file == "/lake/stock.json"
+    assert transfer(**files).schema_file is None, "files that land unchanged have no types"
+
+
+@pytest.mark.parametrize("files", [{}, {"file_patterns": "*"}, {"file_kinds": ["delivered", "logs"]}])
+def test_a_task_for_all_delivered_files_has_a_default_for_their_types(files: dict[str, Any]) -> None:
+    assert transfer(file_format="parquet", **files).schema_file is None
+
+
 def test_an_input_file_has_one_content_and_one_owner() -> None:
     operator = ObjectStorageToInputFilesOperator(task_id="give", source="/a.csv", rows=[{"a": 1}])
     with pytest.raises(SequentumRequestRefused, match=r"source or rows\. Give either space_id or agent_id"):
