@@ -6,7 +6,7 @@ What happens to the job is decided by its owner, a :class:`~airflow_provider_seq
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -113,9 +113,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
                 "stop its job when the task is killed, and would start it again in a retry. Nothing was sent. Make it "
                 "a task of its own; for several agents or inputs, map it with expand()."
             )
-        with self._reading_record(may_own_job=int(getattr(context["ti"], "try_number", 1) or 1) > 1):
-            value = self._state(context).read()
-        previous = None if value is None else self._read_or_refuse([value], context)
+        previous = self._previous_attempt(context)
         if previous is None:
             attempt = self._new_attempt(context)
         else:
@@ -185,12 +183,40 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         if self._attempt is None and (context := current_context()) is not None:
             self._stop_deferred(context)
 
-    def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
-        """Render the templates. A resumed task works from its record, and continues if they cannot be rendered."""
-        with keep_values_if_resumed(context, self.log):
-            super().render_template_fields(context, jinja_env)
+    def _do_render_template_fields(
+        self,
+        parent: Any,
+        template_fields: Iterable[str],
+        context: Context,
+        jinja_env: jinja2.Environment,
+        seen_oids: set[int],
+    ) -> None:
+        """Render the templates of the operator, or of an object in a parameter.
+
+        A resumed task works from its record, and continues if they cannot be rendered. Otherwise Airflow ends the
+        attempt, which must not leave the job of an earlier one. For a mapped task, Airflow calls this method and not
+        ``render_template_fields``.
+        """
+        try:
+            with keep_values_if_resumed(context, self.log):
+                super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+        except Exception:
+            # "airflow tasks render" has no current context.
+            if parent is not self or current_context() is None or not is_own_task(self, context):
+                raise
+            previous = self._previous_attempt(context)
+            if previous is None:
+                raise
+            with self._owning(previous, context):
+                raise
 
     # Implementation
+
+    def _previous_attempt(self, context: Context) -> A | None:
+        """Return an attempt that owns the job of an earlier one; ``None`` if there is no record."""
+        with self._reading_record(may_own_job=int(getattr(context["ti"], "try_number", 1) or 1) > 1):
+            value = self._state(context).read()
+        return None if value is None else self._read_or_refuse([value], context)
 
     def _end_elsewhere(self, previous: A) -> None:
         """Stop the job of an earlier attempt with another connection: that of this attempt may not know the job.
