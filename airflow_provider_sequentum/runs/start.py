@@ -140,7 +140,8 @@ def take_up_run(port: Port, record: RunRecord, new: RunRecord, run: Run | None) 
     if step is NextStep.REFUSE:
         raise _restart_refused(record, f"it ended as {status_name(run.status)} and was archived")
     # From here on, the deadlines and the configuration of this attempt apply to the run.
-    joined = record.joined_by(new).updated(config=new.config, restarts_done=0)
+    overdue_at = record.overdue_at if config.stop_overdue else None
+    joined = record.joined_by(new).updated(config=new.config, restarts_done=0, overdue_at=overdue_at)
     if step is NextStep.RESTART:
         return restart_or_start(port, joined, run, new)
     port.save(joined)
