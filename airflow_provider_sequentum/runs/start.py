@@ -17,6 +17,7 @@ from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.errors import SequentumError, UnexpectedResponse
 from airflow_provider_sequentum.api.run_status import RunStatus, status_name
 from airflow_provider_sequentum.exceptions import (
+    LATE_START,
     AgentRunStartAmbiguous,
     AgentRunStillRunning,
     SequentumRequestRefused,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Call, Reply
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
+    from airflow_provider_sequentum.jobs.record import JobRecord
     from airflow_provider_sequentum.jobs.siblings import PlannedStart
 
 CLOCK_TOLERANCE = timedelta(seconds=3)
@@ -502,9 +504,17 @@ def _find_requested_run(port: Port, record: RunRecord, new: RunRecord) -> RunRec
         port.save(record.updated(is_ambiguous=True, max_tries=new.max_tries))
         raise
     if run is None:
-        log.info("No such run of agent %s was found.", record.agent_id)
+        note_nothing_found(f"No such run of agent {record.agent_id} was found.", record)
         return record
     return record.started(run.id)
+
+
+def note_nothing_found(message: str, record: JobRecord) -> None:
+    """Log that a search has found nothing. A record that was inferred does not show that a start was sent."""
+    if record.is_guess:
+        log.info("%s", message)
+    else:
+        log.warning("%s %s", message, LATE_START)
 
 
 def find_lost_run(port: Port, record: RunRecord, on_ambiguous_start: str, *, is_killed: bool = False) -> Run | None:
