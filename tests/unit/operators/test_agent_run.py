@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import product
@@ -1451,6 +1452,25 @@ def test_without_limits_nothing_times_out(worker: Worker, task: FakeTask) -> Non
     deferral = deferred_by(lambda: operator(deferrable=True).execute(task.context))
     assert deferral.timeout is None
     assert deferral.trigger.serialize()[1]["deadline"] is None
+
+
+# A record outlives a long wait
+
+
+@BOTH
+def test_a_record_is_kept_for_as_long_as_a_run_may_take(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    age = timedelta(days=100)
+    service.plans = [Plan(seconds=(age + timedelta(days=1)).total_seconds()), Plan()]
+    worker.steps_left = 12
+    with suppress(Killed):
+        run_through(worker, task, deferrable=deferrable)
+    worker.steps_left = None
+    service.clock.sleep(age.total_seconds())
+    task.store.clean_up(age)
+    task.next_attempt()
+    assert run_through(worker, task, deferrable=deferrable) == 101
 
 
 # An attempt that ends before it has read its parameters
