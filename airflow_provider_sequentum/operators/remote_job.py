@@ -34,7 +34,12 @@ from airflow_provider_sequentum.airflow_compat.kill import (
     is_ended,
     next_attempt_is_sure,
 )
-from airflow_provider_sequentum.airflow_compat.task_attempt import current_context, is_own_task, is_retried
+from airflow_provider_sequentum.airflow_compat.task_attempt import (
+    current_context,
+    is_own_task,
+    is_retried,
+    policy_retries,
+)
 from airflow_provider_sequentum.airflow_compat.task_state import TaskState
 from airflow_provider_sequentum.exceptions import (
     SequentumException,
@@ -281,12 +286,13 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         """Decide what happens to the job when ``error`` ends the attempt; return the exception to raise."""
         failure = from_client(error, attempt.config.sequentum_conn_id)
         is_killed = isinstance(error, AirflowTaskTerminated)
-        if is_killed and self._is_left_to_next_attempt(attempt, context):
-            message = (
+        if is_killed:
+            shutdown = SystemExit(
                 f"The worker is being shut down. {attempt.name} keeps running: the next attempt {attempt.what_follows}."
             )
-            self.log.warning("%s", message)
-            return SystemExit(message)
+            if self._is_left_to_next_attempt(attempt, context, shutdown):
+                self.log.warning("%s", shutdown)
+                return shutdown
         try:
             is_left = is_retried(failure, attempt.task, context, self) and not self._is_ended(attempt, context)
             fate = attempt.release(is_retried=is_left, is_killed=is_killed)
@@ -322,14 +328,12 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             "another one. Make sure that it has ended, then clear the task."
         )
 
-    def _is_left_to_next_attempt(self, attempt: A, context: Context) -> bool:
+    def _is_left_to_next_attempt(self, attempt: A, context: Context, shutdown: SystemExit) -> bool:
         # If the kill interrupted a request to Airflow's supervisor, the supervisor cannot answer another one.
-        return (
-            attempt.port.is_recorded
-            and attempt.can_be_joined
-            and not attempt.port.is_asking_airflow
-            and next_attempt_is_sure(context, has_next_attempt=attempt.task.has_next_attempt)
-        )
+        if not (attempt.port.is_recorded and attempt.can_be_joined) or attempt.port.is_asking_airflow:
+            return False
+        is_retried = attempt.task.has_next_attempt and policy_retries(shutdown, attempt.task, context, self)
+        return next_attempt_is_sure(context, has_next_attempt=is_retried)
 
     def _is_ended(self, attempt: A, context: Context) -> bool:
         # Before Airflow 3.3 the state cannot be queried. There, no job is left to a next attempt, and no trigger is

@@ -711,6 +711,28 @@ def test_it_stops_the_run_where_no_next_attempt_joins_it(
     assert service.runs[101].status is RunStatus.STOPPED
 
 
+@pytest.mark.parametrize("state", ["running", "up_for_retry"])
+@pytest.mark.parametrize("action", ["fail", "retry", "default"])
+def test_a_worker_that_is_shut_down_leaves_its_run_to_no_attempt_that_the_retry_policy_rules_out(
+    service: FakeService, worker: Worker, task: FakeTask, states: dict[str, Any], action: str, state: str
+) -> None:
+    """Airflow asks the policy about the exit of the process, too, unless it has already begun another attempt."""
+
+    class Policy:
+        def evaluate(self, *, exception: BaseException, **_: Any) -> Any:
+            assert type(exception) is SystemExit
+            return SimpleNamespace(action=SimpleNamespace(value=action))
+
+    service.plans, states["state"] = [Plan(seconds=None)], state
+    killed = operator()
+    killed.retry_policy = Policy()  # type: ignore[assignment]
+    kill_while(service, "status", killed)
+    stops = action == "fail" and state == "running"
+    with pytest.raises(AirflowTaskTerminated if stops else SystemExit):
+        killed.execute(task.context)
+    assert service.runs[101].is_over is stops
+
+
 # A person ends the task, and its process has not heard of it yet
 
 
