@@ -332,8 +332,14 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         # If the kill interrupted a request to Airflow's supervisor, the supervisor cannot answer another one.
         if not (attempt.port.is_recorded and attempt.can_be_joined) or attempt.port.is_asking_airflow:
             return False
-        is_retried = attempt.task.has_next_attempt and policy_retries(shutdown, attempt.task, context, self)
-        return next_attempt_is_sure(context, has_next_attempt=is_retried)
+
+        def is_retried() -> bool:
+            if attempt.task.has_next_attempt and policy_retries(shutdown, attempt.task, context, self):
+                return True
+            # If another attempt has begun, the running task is that one, and Airflow no longer knows this one.
+            return self._state(context).read() is None
+
+        return next_attempt_is_sure(context, is_retried)
 
     def _is_ended(self, attempt: A, context: Context) -> bool:
         # Before Airflow 3.3 the state cannot be queried. There, no job is left to a next attempt, and no trigger is

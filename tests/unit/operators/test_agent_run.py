@@ -644,10 +644,11 @@ def states(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What Airflow has on record for the task when a signal arrives."""
     on_record: dict[str, Any] = {"state": "running"}
 
-    def state_of(task_instance: Any) -> str:
+    def state_of(task_instance: Any) -> str | None:
         if isinstance(on_record["state"], Exception):
             raise on_record["state"]
-        return str(on_record["state"])
+        state: str | None = on_record["state"]
+        return state
 
     monkeypatch.setattr(kill, "state_of", state_of)
     return on_record
@@ -666,14 +667,30 @@ def test_a_worker_that_is_shut_down_leaves_its_run_to_the_next_attempt(
     assert service.count("start") == 1
 
 
-@pytest.mark.parametrize("state", ["up_for_retry", "scheduled", "queued", "deferred", "running"])
+@pytest.mark.parametrize("retries_left", [True, False])
+@pytest.mark.parametrize("state", [None, "up_for_retry", "scheduled", "queued", "deferred", "running"])
 def test_a_try_that_was_taken_for_dead_leaves_the_run_to_the_one_after_it(
-    service: FakeService, worker: Worker, task: FakeTask, states: dict[str, Any], state: str
+    service: FakeService,
+    worker: Worker,
+    task: FakeTask,
+    states: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    state: str | None,
+    retries_left: bool,
 ) -> None:
-    # Its heartbeats did not come through: Airflow begins another attempt, and ends this process at its next one.
+    """Its heartbeats, or those of the scheduler that started it, did not come through: Airflow begins another attempt,
+    whether retries are left or not, and ends this process at its next heartbeat.
+    """
     states["state"] = state
+    task.ti.max_tries = 2 if retries_left else 0
     killed = operator()
-    kill_while(service, "status", killed)
+
+    def taken_for_dead(call: Any) -> Any:
+        monkeypatch.setattr(task.store, "get", lambda key: None)  # what Airflow says to an attempt it no longer knows
+        killed.on_kill()
+        return fakes.server_error(call)
+
+    service.faults["status"] = [(taken_for_dead, False)]
     with pytest.raises(SystemExit):
         killed.execute(task.context)
     assert service.count("stop") == 0
