@@ -67,9 +67,7 @@ def is_retried(error: BaseException, task: TaskFacts, context: Mapping[str, Any]
     return task.has_next_attempt and policy_retries(error, task, context, operator)
 
 
-def policy_retries(
-    error: BaseException, task: TaskFacts, context: Mapping[str, Any], operator: BaseOperator
-) -> bool:
+def policy_retries(error: BaseException, task: TaskFacts, context: Mapping[str, Any], operator: BaseOperator) -> bool:
     """Return whether the ``retry_policy`` of the task, if it has one, lets Airflow retry it after this error.
 
     From Airflow 3.3 on, it may fail the task although attempts are left. Airflow asks it about every error, also about

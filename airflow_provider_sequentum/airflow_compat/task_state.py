@@ -12,9 +12,10 @@ class TaskState:
     """The stored record of a task.
 
     The task state store keeps it across retries, and until the DAG run is deleted. By default, it would be removed some
-    time after the last change, even if the task is still waiting for its job. Whether it is kept when the task is cleared depends on Airflow and on
-    the user (``keep_task_state``), so nothing relies on it. Before Airflow 3.3, nothing is kept across attempts, and
-    the record is an XCom. It survives a deferral, even one that times out and whose ``kwargs`` are lost.
+    time after the last change, even if the task is still waiting for its job. Whether it is kept when the task is
+    cleared depends on Airflow and on the user (``keep_task_state``), so nothing relies on it. Before Airflow 3.3,
+    nothing is kept across attempts, and the record is an XCom. It survives a deferral, even one that times out and
+    whose ``kwargs`` are lost.
 
     :param context: the task's context.
     :param key: the name of the record.

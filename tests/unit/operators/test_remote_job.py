@@ -53,7 +53,7 @@ def test_what_is_no_record_is_not_taken_for_one_of_nothing(
     """A worker without the state store's own backend gets a reference, and a job may be going that it does not name."""
     task.store.set(kind.state_key, found)
     task.next_attempt()
-    with pytest.raises(SequentumRequestRefused, match="record of this task's job cannot be read.* Nothing was started"):
+    with pytest.raises(SequentumRequestRefused, match=r"this task's job cannot be read.* Nothing was started"):
         kind(task_id="run_agent", deferrable=False, **ARGUMENTS[kind]).execute(task.context)
     assert (service.requests, worker.kept, task.store.get(kind.state_key)) == ([], [], found)
 
