@@ -336,7 +336,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         def is_retried() -> bool:
             if attempt.task.has_next_attempt and policy_retries(shutdown, attempt.task, context, self):
                 return True
-            # If another attempt has begun, the running task is that one, and Airflow no longer knows this one.
+            # If another attempt has started, the running task is that one, and Airflow no longer knows this one.
             return self._state(context).read() is None
 
         return next_attempt_is_sure(context, is_retried)

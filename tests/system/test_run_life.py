@@ -159,8 +159,9 @@ def test_a_task_whose_scheduler_is_taken_for_dead_leaves_its_run_to_the_next_att
         airflow.mark(run, TASK, "failed")
         until(lambda: statuses(sandbox, agent) == ["Stopped"])
     finally:
-        airflow.signal_command("scheduler", signal.SIGCONT)
+        airflow.kill("scheduler")
         airflow.kill("scheduler-2")
+        airflow.start("scheduler")
 
 
 # A person clicks
