@@ -192,6 +192,10 @@ class AgentBuilderEnded(AgentBuilderException, AirflowFailException):
         self.reason = reason
 
 
+LATE_START = "If the service is still processing the start, this changes: check Sequentum Cloud later."
+"""The sentence after the statement that no job was found that a start without a response has created."""
+
+
 def doubt_about(job: str, them: str = "it") -> str:
     """Return the sentence about a job that is not known to have ended. It is the same everywhere, so that it can be
     searched for.

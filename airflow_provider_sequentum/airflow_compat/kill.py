@@ -9,7 +9,7 @@ exception itself after ``on_kill``.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,22 +20,25 @@ try:
 except ImportError:  # Airflow 2.11
     from airflow.exceptions import AirflowTaskTerminated  # type: ignore[no-redef]
 
-NEXT_ATTEMPT_IS_SURE = frozenset({"up_for_retry", "scheduled", "queued", "deferred"})
-"""States of a task that Airflow continues with, because it considers this attempt dead after missing its heartbeats.
+NEXT_ATTEMPT_IS_SURE = frozenset({None, "scheduled", "queued", "deferred", "up_for_retry"})
+"""States of a task that Airflow continues with, because it considers this attempt dead: it has missed its heartbeats,
+or the scheduler whose executor runs it has missed its own.
 
 A task that a user has cleared is in another state for as long as its process lives."""
 
 
-def next_attempt_is_sure(context: Mapping[str, Any], *, has_next_attempt: bool) -> bool:
+def next_attempt_is_sure(context: Mapping[str, Any], is_retried: Callable[[], bool]) -> bool:
     """Return whether there will certainly be another attempt, because only the worker is shut down or considered dead.
 
     It must not be called while another request to Airflow's supervisor is in progress.
+
+    :param is_retried: returns whether another attempt follows, or is running, if the task is running.
     """
     try:
         state = state_of(context["ti"])
+        return state in NEXT_ATTEMPT_IS_SURE or (state == "running" and is_retried())
     except Exception:  # noqa: BLE001 - whatever the reason, another attempt is not certain
         return False
-    return state in NEXT_ATTEMPT_IS_SURE or (state == "running" and has_next_attempt)
 
 
 def is_ended(context: Mapping[str, Any]) -> bool:

@@ -60,14 +60,19 @@ def map_index_of(task_instance: Any) -> int:
 
 
 def is_retried(error: BaseException, task: TaskFacts, context: Mapping[str, Any], operator: BaseOperator) -> bool:
-    """Return whether Airflow retries the task after this error.
-
-    From Airflow 3.3 on, the ``retry_policy`` of a task may fail it although attempts are left. Airflow ignores a policy
-    that raises an error.
-    """
+    """Return whether Airflow retries the task after this error."""
     is_final = isinstance(error, (AirflowFailException, AirflowSkipException))
-    if not task.has_next_attempt or is_final or not isinstance(error, Exception):
+    if is_final or not isinstance(error, Exception):
         return False
+    return task.has_next_attempt and policy_retries(error, task, context, operator)
+
+
+def policy_retries(error: BaseException, task: TaskFacts, context: Mapping[str, Any], operator: BaseOperator) -> bool:
+    """Return whether the ``retry_policy`` of the task, if it has one, lets Airflow retry it after this error.
+
+    From Airflow 3.3 on, it may fail the task although attempts are left. Airflow asks it about every error, also about
+    the exit of a worker that is shut down, and ignores a policy that raises an error.
+    """
     policy = getattr(operator, "retry_policy", None)
     if policy is None:
         return True

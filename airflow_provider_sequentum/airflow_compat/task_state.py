@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from airflow_provider_sequentum.parameters import MAX_DURATION
+
 
 class TaskState:
     """The stored record of a task.
 
-    The task state store keeps it across retries. Whether it is kept when the task is cleared depends on Airflow and on
-    the user (``keep_task_state``), so nothing relies on it. Before Airflow 3.3, nothing is kept across attempts, and
-    the record is an XCom. It survives a deferral, even one that times out and whose ``kwargs`` are lost.
+    The task state store keeps it across retries, and until the DAG run is deleted. By default, it would be removed some
+    time after the last change, even if the task is still waiting for its job. Whether it is kept when the task is
+    cleared depends on Airflow and on the user (``keep_task_state``), so nothing relies on it. Before Airflow 3.3,
+    nothing is kept across attempts, and the record is an XCom. It survives a deferral, even one that times out and
+    whose ``kwargs`` are lost.
 
     :param context: the task's context.
     :param key: the name of the record.
@@ -46,4 +50,4 @@ class TaskState:
         elif value is None:
             self._store.delete(self._key)
         else:
-            self._store.set(self._key, value)
+            self._store.set(self._key, value, retention=MAX_DURATION)

@@ -64,7 +64,8 @@ async def job_is_abandoned(
         if state in OVER:
             return True
         named = await asyncio.to_thread(_xcom, task_instance, xcom_key)
-        if state == "deferred" and named is not None and is_own(named):
+        # An attempt names its job before it is deferred. If the XCom was deleted since, the trigger was probably moved.
+        if state == "deferred" and (named is None or is_own(named)):
             return False  # the trigger was moved to another triggerer, or the new attempt works with the job
         if not successor_may_join:
             return True

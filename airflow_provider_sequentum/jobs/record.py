@@ -160,6 +160,17 @@ class JobRecord(Stored):
     execution_deadline: datetime | None = None
     is_guess: bool = False
 
+    @classmethod
+    def from_json(cls, value: object) -> Self:
+        """Read what :meth:`to_json` wrote.
+
+        Something else may be in its place, such as the reference that a backend of the state store has left there. As
+        every field may be absent, it would be read as a record without a job.
+        """
+        if isinstance(value, Mapping) and value.keys().isdisjoint({"format", *cls.model_fields}):
+            raise ValueError("It was not written by this package.")
+        return super().from_json(value)
+
     @property
     def has_request_time(self) -> bool:
         """Whether the time of the start is known. A record made from a trigger's arguments has none."""

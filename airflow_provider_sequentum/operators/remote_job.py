@@ -6,7 +6,7 @@ What happens to the job is decided by its owner, a :class:`~airflow_provider_seq
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -34,7 +34,12 @@ from airflow_provider_sequentum.airflow_compat.kill import (
     is_ended,
     next_attempt_is_sure,
 )
-from airflow_provider_sequentum.airflow_compat.task_attempt import current_context, is_own_task, is_retried
+from airflow_provider_sequentum.airflow_compat.task_attempt import (
+    current_context,
+    is_own_task,
+    is_retried,
+    policy_retries,
+)
 from airflow_provider_sequentum.airflow_compat.task_state import TaskState
 from airflow_provider_sequentum.exceptions import (
     SequentumException,
@@ -113,9 +118,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
                 "stop its job when the task is killed, and would start it again in a retry. Nothing was sent. Make it "
                 "a task of its own; for several agents or inputs, map it with expand()."
             )
-        with self._reading_record(may_own_job=int(getattr(context["ti"], "try_number", 1) or 1) > 1):
-            value = self._state(context).read()
-        previous = None if value is None else self._read_or_refuse([value], context)
+        previous = self._previous_attempt(context)
         if previous is None:
             attempt = self._new_attempt(context)
         else:
@@ -185,12 +188,40 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         if self._attempt is None and (context := current_context()) is not None:
             self._stop_deferred(context)
 
-    def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
-        """Render the templates. A resumed task works from its record, and continues if they cannot be rendered."""
-        with keep_values_if_resumed(context, self.log):
-            super().render_template_fields(context, jinja_env)
+    def _do_render_template_fields(
+        self,
+        parent: Any,
+        template_fields: Iterable[str],
+        context: Context,
+        jinja_env: jinja2.Environment,
+        seen_oids: set[int],
+    ) -> None:
+        """Render the templates of the operator, or of an object in a parameter.
+
+        A resumed task works from its record, and continues if they cannot be rendered. Otherwise Airflow ends the
+        attempt, which must not leave the job of an earlier one. For a mapped task, Airflow calls this method and not
+        ``render_template_fields``.
+        """
+        try:
+            with keep_values_if_resumed(context, self.log):
+                super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+        except Exception:
+            # "airflow tasks render" has no current context.
+            if parent is not self or current_context() is None or not is_own_task(self, context):
+                raise
+            previous = self._previous_attempt(context)
+            if previous is None:
+                raise
+            with self._owning(previous, context):
+                raise
 
     # Implementation
+
+    def _previous_attempt(self, context: Context) -> A | None:
+        """Return an attempt that owns the job of an earlier one; ``None`` if there is no record."""
+        with self._reading_record(may_own_job=int(getattr(context["ti"], "try_number", 1) or 1) > 1):
+            value = self._state(context).read()
+        return None if value is None else self._read_or_refuse([value], context)
 
     def _end_elsewhere(self, previous: A) -> None:
         """Stop the job of an earlier attempt with another connection: that of this attempt may not know the job.
@@ -255,12 +286,13 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         """Decide what happens to the job when ``error`` ends the attempt; return the exception to raise."""
         failure = from_client(error, attempt.config.sequentum_conn_id)
         is_killed = isinstance(error, AirflowTaskTerminated)
-        if is_killed and self._is_left_to_next_attempt(attempt, context):
-            message = (
+        if is_killed:
+            shutdown = SystemExit(
                 f"The worker is being shut down. {attempt.name} keeps running: the next attempt {attempt.what_follows}."
             )
-            self.log.warning("%s", message)
-            return SystemExit(message)
+            if self._is_left_to_next_attempt(attempt, context, shutdown):
+                self.log.warning("%s", shutdown)
+                return shutdown
         try:
             is_left = is_retried(failure, attempt.task, context, self) and not self._is_ended(attempt, context)
             fate = attempt.release(is_retried=is_left, is_killed=is_killed)
@@ -296,14 +328,18 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             "another one. Make sure that it has ended, then clear the task."
         )
 
-    def _is_left_to_next_attempt(self, attempt: A, context: Context) -> bool:
+    def _is_left_to_next_attempt(self, attempt: A, context: Context, shutdown: SystemExit) -> bool:
         # If the kill interrupted a request to Airflow's supervisor, the supervisor cannot answer another one.
-        return (
-            attempt.port.is_recorded
-            and attempt.can_be_joined
-            and not attempt.port.is_asking_airflow
-            and next_attempt_is_sure(context, has_next_attempt=attempt.task.has_next_attempt)
-        )
+        if not (attempt.port.is_recorded and attempt.can_be_joined) or attempt.port.is_asking_airflow:
+            return False
+
+        def is_retried() -> bool:
+            if attempt.task.has_next_attempt and policy_retries(shutdown, attempt.task, context, self):
+                return True
+            # If another attempt has started, the running task is that one, and Airflow no longer knows this one.
+            return self._state(context).read() is None
+
+        return next_attempt_is_sure(context, is_retried)
 
     def _is_ended(self, attempt: A, context: Context) -> bool:
         # Before Airflow 3.3 the state cannot be queried. There, no job is left to a next attempt, and no trigger is

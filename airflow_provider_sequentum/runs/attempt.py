@@ -13,6 +13,7 @@ from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus, status_name
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import (
+    LATE_START,
     AgentRunOutcomeRejected,
     AgentRunStartAmbiguous,
     AgentRunTimeout,
@@ -260,7 +261,7 @@ class RunAttempt(JobAttempt[RunRecord]):
                 self.stop_failed = True
                 return f"{doubt_about(self.name)} ({error})"
             if lost is None:
-                return f"No run of agent {record.agent_id} was found that this task may have started."
+                return f"No run of agent {record.agent_id} was found that this task may have started. {LATE_START}"
             record = record.started(lost.id)
         return self.process_stop(record, stop_run(self.port, record, self.config.stop_grace))
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus
-from airflow_provider_sequentum.exceptions import AgentRunStartAmbiguous
+from airflow_provider_sequentum.exceptions import LATE_START, AgentRunStartAmbiguous
 from airflow_provider_sequentum.runs.describe import counted, format_time, id_list
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.service_time import confirmed_time, is_of_another_clock
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.jobs.port import Port, Sender
+    from airflow_provider_sequentum.jobs.record import JobRecord
     from airflow_provider_sequentum.jobs.siblings import Claim
     from airflow_provider_sequentum.runs.record import RunRecord
 
@@ -116,6 +117,14 @@ def _look_for_candidates(
             candidates = created_just_before(record, listed, since, claims)
             doubt = JUST_BEFORE.format(ids_of(candidates)) if candidates else ""
     return candidates, doubt
+
+
+def note_nothing_found(message: str, record: JobRecord) -> None:
+    """Log that a search has found nothing. A record that was inferred does not show that a start was sent."""
+    if record.is_guess:
+        log.info("%s", message)
+    else:
+        log.warning("%s %s", message, LATE_START)
 
 
 def may_be_lost_by_sibling(candidates: Sequence[Run], claims: Sequence[Claim]) -> str:

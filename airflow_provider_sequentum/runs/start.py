@@ -25,7 +25,12 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Port, Sender
 from airflow_provider_sequentum.jobs.siblings import Announcement
-from airflow_provider_sequentum.runs.lost_start import find_in_place_of, find_lost_run, run_started_by
+from airflow_provider_sequentum.runs.lost_start import (
+    find_in_place_of,
+    find_lost_run,
+    note_nothing_found,
+    run_started_by,
+)
 from airflow_provider_sequentum.runs.phases import NextStep, Phase, next_step, phase_of
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
 from airflow_provider_sequentum.runs.stop import stop_run
@@ -116,7 +121,8 @@ def take_up_run(port: Port, record: RunRecord, new: RunRecord, run: Run | None) 
     if step is NextStep.REFUSE:
         raise _restart_refused(record, f"it ended as {status_name(run.status)} and was archived")
     # From here on, the deadlines and the configuration of this attempt apply to the run.
-    joined = record.joined_by(new).updated(config=new.config, restarts_done=0)
+    overdue_at = record.overdue_at if config.stop_overdue else None
+    joined = record.joined_by(new).updated(config=new.config, restarts_done=0, overdue_at=overdue_at)
     if step is NextStep.RESTART:
         return restart_or_start(port, joined, run, new)
     port.save(joined)
@@ -350,7 +356,7 @@ def _find_requested_run(port: Port, record: RunRecord, new: RunRecord) -> RunRec
         port.save(record.updated(is_ambiguous=True, max_tries=new.max_tries))
         raise
     if run is None:
-        log.info("No such run of agent %s was found.", record.agent_id)
+        note_nothing_found(f"No such run of agent {record.agent_id} was found.", record)
         return record
     return record.started(run.id)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -200,10 +200,20 @@ class AgentRunSensor(BaseSensorOperator):
             # The sensors' own method would skip the task, with soft_fail, after errors that a retry can fix, too.
             return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
 
-    def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
-        """Render the templates. Those of a resumed sensor no longer matter: what it needs was handed on."""
+    def _do_render_template_fields(
+        self,
+        parent: Any,
+        template_fields: Iterable[str],
+        context: Context,
+        jinja_env: jinja2.Environment,
+        seen_oids: set[int],
+    ) -> None:
+        """Render the templates. Those of a resumed sensor no longer matter: what it needs was handed on.
+
+        For a mapped sensor, Airflow calls this method and not ``render_template_fields``.
+        """
         with keep_values_if_resumed(context, self.log):
-            super().render_template_fields(context, jinja_env)
+            super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
 
     def _defer(self, context: Context, config: SensorConfig, port: ClientPort, poller: RunPoller) -> None:
         from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger

@@ -22,6 +22,7 @@ from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import (
+    LATE_START,
     SequentumException,
     SequentumRequestRefused,
     SequentumSkipped,
@@ -200,7 +201,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         if record.is_in_doubt and not (record.runs is None and record.is_guess):
             self._ask_to_stop(known)
             found, doubt = find_runs_to_stop(self.port, record, is_killed=is_killed)
-            none = f"No runs of space {record.space_id} were found that this task may have started."
+            none = f"No runs of space {record.space_id} were found that this task may have started. {LATE_START}"
             sentences.append(doubt or ("" if found else none))
             for lost in found:
                 run = self._run_of(lost.agent_id)

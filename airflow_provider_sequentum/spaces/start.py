@@ -39,6 +39,7 @@ from airflow_provider_sequentum.runs.lost_start import (
     created_just_before,
     ids_of,
     may_be_lost_by_sibling,
+    note_nothing_found,
     requested_by_service,
     what_a_list_lacks,
 )
@@ -93,7 +94,7 @@ def acquire_space(port: Port, previous: SpaceRecord | None, new: SpaceRecord) ->
         record = _find_runs(port, record, new, was_cleared=was_cleared).without_doubts()
         claim_runs(port, record)
     if not record.runs:
-        log.info("No runs of space %s were found.", record.space_id)
+        note_nothing_found(f"No runs of space {record.space_id} were found.", previous)
         return start_space(port, new, previous), True
     if not record.is_same_work(config.fingerprint()) or (was_cleared and config.on_clear == "rerun"):
         log.info("Stopping the active runs of space %s and starting new ones.", record.space_id)

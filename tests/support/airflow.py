@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -29,13 +29,19 @@ class StateStore:
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
+        self.retention: dict[str, timedelta] = {}
 
     def get(self, key: str, default: Any = None) -> Any:
         return json.loads(self.values[key]) if key in self.values else default
 
-    def set(self, key: str, value: Any) -> None:
+    def set(self, key: str, value: Any, *, retention: timedelta = timedelta(days=30)) -> None:
         assert value is not None
-        self.values[key] = json.dumps(value)
+        self.values[key], self.retention[key] = json.dumps(value), retention
+
+    def clean_up(self, age: timedelta) -> None:
+        """Remove what was last changed as long ago as this, as ``airflow db clean`` does."""
+        for key in [key for key in self.values if self.retention[key] < age]:
+            del self.values[key]
 
     def delete(self, key: str) -> None:
         self.values.pop(key, None)

@@ -141,6 +141,32 @@ def test_a_trigger_that_moves_to_another_triggerer_leaves_the_run_alone(
     airflow.kill("triggerer-2", signal.SIGTERM)
 
 
+def test_a_task_whose_scheduler_is_taken_for_dead_leaves_its_run_to_the_next_attempt(
+    airflow: AirflowInstance, sandbox: Sandbox
+) -> None:
+    """The other scheduler cannot adopt what an executor within the first one runs, so it starts the tasks again."""
+    agent = sandbox.add_agent("Adopted", duration=FOR_EVER)
+    run = run_agent(airflow, agent, "run_agent_once")
+    until(lambda: len(started(sandbox, agent)) == 1)
+    airflow.signal_command("scheduler", signal.SIGSTOP)
+    try:
+        time.sleep(35)  # a scheduler is taken for dead after 30 s
+        airflow.start("scheduler", name="scheduler-2")
+        until(lambda: airflow.task_instance(run, TASK).try_number == 2, timeout=180)
+        airflow.wait_for_task(run, TASK, {"running"})
+        until(lambda: "Joining it" in airflow.log(run, TASK, try_number=2))
+        until(lambda: "keeps running: the next attempt joins it" in airflow.log(run, TASK, try_number=1))
+        assert airflow.task_instance(run, TASK).state == "running"
+        assert len(started(sandbox, agent)) == 1
+        assert statuses(sandbox, agent) in (["Starting"], ["Running"])
+        airflow.mark(run, TASK, "failed")
+        until(lambda: statuses(sandbox, agent) == ["Stopped"])
+    finally:
+        airflow.kill("scheduler")
+        airflow.kill("scheduler-2")
+        airflow.start("scheduler")
+
+
 # A person clicks
 
 

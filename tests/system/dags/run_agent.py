@@ -126,6 +126,9 @@ for deferrable, mode in ((False, "worker"), (True, "deferred")):
             on_timeout="leave",
         )
 
+with DAG("run_agent_once", schedule=None, params=PARAMS):
+    MortalOperator(**{**COMMON, "retries": 0}, deferrable=False)
+
 with DAG("run_agent_joining", schedule=None, params=PARAMS):
     MortalOperator(**COMMON, deferrable=True, on_clear="join")
 

@@ -134,6 +134,10 @@ class AirflowInstance:
         """Send a signal to a service and all it forked; SIGKILL is waited for."""
         self._services[name].kill(signal_number)
 
+    def signal_command(self, name: str, signal_number: int) -> None:
+        """Send a signal to a service's command, but not to what it forked."""
+        os.kill(self._services[name].pid, signal_number)
+
     def is_running(self, name: str) -> bool:
         """Whether a service's command lives."""
         return self._services[name].is_running

@@ -101,7 +101,7 @@ def test_a_record_is_kept_where_a_resumed_task_finds_it(
 def test_a_record_that_could_not_be_written_is_not_recorded(
     hook: SequentumConnection, task: FakeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(key: str, value: Any) -> None:
+    def refuse(key: str, value: Any, **_: Any) -> None:
         raise OSError("the store is down")
 
     port, record = port_of(hook, task), RunRecord(agent_id=7)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import product
@@ -643,10 +644,11 @@ def states(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What Airflow has on record for the task when a signal arrives."""
     on_record: dict[str, Any] = {"state": "running"}
 
-    def state_of(task_instance: Any) -> str:
+    def state_of(task_instance: Any) -> str | None:
         if isinstance(on_record["state"], Exception):
             raise on_record["state"]
-        return str(on_record["state"])
+        state: str | None = on_record["state"]
+        return state
 
     monkeypatch.setattr(kill, "state_of", state_of)
     return on_record
@@ -665,14 +667,30 @@ def test_a_worker_that_is_shut_down_leaves_its_run_to_the_next_attempt(
     assert service.count("start") == 1
 
 
-@pytest.mark.parametrize("state", ["up_for_retry", "scheduled", "queued", "deferred", "running"])
+@pytest.mark.parametrize("retries_left", [True, False])
+@pytest.mark.parametrize("state", [None, "up_for_retry", "scheduled", "queued", "deferred", "running"])
 def test_a_try_that_was_taken_for_dead_leaves_the_run_to_the_one_after_it(
-    service: FakeService, worker: Worker, task: FakeTask, states: dict[str, Any], state: str
+    service: FakeService,
+    worker: Worker,
+    task: FakeTask,
+    states: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    state: str | None,
+    retries_left: bool,
 ) -> None:
-    # Its heartbeats did not come through: Airflow begins another attempt, and ends this process at its next one.
+    """Its heartbeats, or those of the scheduler that started it, did not come through: Airflow begins another attempt,
+    whether retries are left or not, and ends this process at its next heartbeat.
+    """
     states["state"] = state
+    task.ti.max_tries = 2 if retries_left else 0
     killed = operator()
-    kill_while(service, "status", killed)
+
+    def taken_for_dead(call: Any) -> Any:
+        monkeypatch.setattr(task.store, "get", lambda key: None)  # what Airflow says to an attempt it no longer knows
+        killed.on_kill()
+        return fakes.server_error(call)
+
+    service.faults["status"] = [(taken_for_dead, False)]
     with pytest.raises(SystemExit):
         killed.execute(task.context)
     assert service.count("stop") == 0
@@ -708,6 +726,28 @@ def test_it_stops_the_run_where_no_next_attempt_joins_it(
     with pytest.raises(AirflowTaskTerminated):
         killed.execute(task.context)
     assert service.runs[101].status is RunStatus.STOPPED
+
+
+@pytest.mark.parametrize("state", ["running", "up_for_retry"])
+@pytest.mark.parametrize("action", ["fail", "retry", "default"])
+def test_a_worker_that_is_shut_down_leaves_its_run_to_no_attempt_that_the_retry_policy_rules_out(
+    service: FakeService, worker: Worker, task: FakeTask, states: dict[str, Any], action: str, state: str
+) -> None:
+    """Airflow asks the policy about the exit of the process, too, unless it has already begun another attempt."""
+
+    class Policy:
+        def evaluate(self, *, exception: BaseException, **_: Any) -> Any:
+            assert type(exception) is SystemExit
+            return SimpleNamespace(action=SimpleNamespace(value=action))
+
+    service.plans, states["state"] = [Plan(seconds=None)], state
+    killed = operator()
+    killed.retry_policy = Policy()  # type: ignore[assignment]
+    kill_while(service, "status", killed)
+    stops = action == "fail" and state == "running"
+    with pytest.raises(AirflowTaskTerminated if stops else SystemExit):
+        killed.execute(task.context)
+    assert service.runs[101].is_over is stops
 
 
 # A person ends the task, and its process has not heard of it yet
@@ -1451,6 +1491,25 @@ def test_without_limits_nothing_times_out(worker: Worker, task: FakeTask) -> Non
     deferral = deferred_by(lambda: operator(deferrable=True).execute(task.context))
     assert deferral.timeout is None
     assert deferral.trigger.serialize()[1]["deadline"] is None
+
+
+# A record outlives a long wait
+
+
+@BOTH
+def test_a_record_is_kept_for_as_long_as_a_run_may_take(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    age = timedelta(days=100)
+    service.plans = [Plan(seconds=(age + timedelta(days=1)).total_seconds()), Plan()]
+    worker.steps_left = 12
+    with suppress(Killed):
+        run_through(worker, task, deferrable=deferrable)
+    worker.steps_left = None
+    service.clock.sleep(age.total_seconds())
+    task.store.clean_up(age)
+    task.next_attempt()
+    assert run_through(worker, task, deferrable=deferrable) == 101
 
 
 # An attempt that ends before it has read its parameters

@@ -45,6 +45,20 @@ def test_code_of_another_task_cannot_own_a_job(
 
 
 @pytest.mark.usefixtures("fakes_behind_operators")
+@pytest.mark.parametrize("found", [{}, {"__airflow_state_ref__": "s3://bucket/key"}, [], "s3://bucket/key"])
+@pytest.mark.parametrize("kind", ARGUMENTS)
+def test_what_is_no_record_is_not_taken_for_one_of_nothing(
+    service: FakeService, worker: Worker, task: FakeTask, kind: type[RemoteJobOperator[Any]], found: Any
+) -> None:
+    """A worker without the state store's own backend gets a reference, and a job may be going that it does not name."""
+    task.store.set(kind.state_key, found)
+    task.next_attempt()
+    with pytest.raises(SequentumRequestRefused, match=r"this task's job cannot be read.* Nothing was started"):
+        kind(task_id="run_agent", deferrable=False, **ARGUMENTS[kind]).execute(task.context)
+    assert (service.requests, worker.kept, task.store.get(kind.state_key)) == ([], [], found)
+
+
+@pytest.mark.usefixtures("fakes_behind_operators")
 def test_a_task_of_its_own_owns_its_job(task: FakeTask) -> None:
     task.ti.task = operator = StartAgentRunOperator(task_id="run_agent", agent_id=7, deferrable=False)
     assert operator.execute(task.context) == 101

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from tests.support.airflow import FakeTask, deferred_by
 from tests.support.service import START, Clock, FakeService, Plan
 from tests.support.tries import run_try
-from tests.support.worker import Worker
+from tests.support.worker import Killed, Worker
 
 pytestmark = pytest.mark.usefixtures("fakes_behind_operators")
 
@@ -201,3 +202,26 @@ def test_an_earlier_timeout_is_the_timeout(service: FakeService, worker: Worker,
     service.plans = [Plan(seconds=None)]
     with pytest.raises(AgentRunTimeout, match="when the task's timeout passed"):
         run_through(worker, task, credit_limit=None, stop_overdue=True, timeout=100)
+
+
+@BOTH
+@pytest.mark.parametrize("on_clear", ["rerun", "join"])
+@pytest.mark.parametrize("is_cleared", [False, True])
+def test_a_run_that_is_joined_is_not_stopped_for_a_limit_that_its_task_no_longer_has(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool, on_clear: str, is_cleared: bool
+) -> None:
+    with_history(service)
+    service.plans = [Plan(seconds=400), Plan(seconds=60)]
+    more: dict[str, Any] = {"credit_limit": None, "deferrable": deferrable, "on_clear": on_clear}
+    worker.steps_left = 12  # the worker dies while it waits, or right after the deferral
+    with suppress(Killed):
+        run_through(worker, task, **more, stop_overdue=True)
+    worker.steps_left = None
+    assert task.store.get("sequentum_run")["overdue_at"]
+    if is_cleared:
+        task.clear()
+    else:
+        task.next_attempt()
+    joins = on_clear == "join" or not is_cleared
+    assert run_through(worker, task, **more, stop_overdue=False) == (104 if joins else 105)
+    assert service.count("stop") == (0 if joins else 1)

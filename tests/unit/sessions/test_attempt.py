@@ -36,7 +36,7 @@ class Outage(Exception):
 class FailingStore(StateStore):
     """Fails when a record with a session is to be kept."""
 
-    def set(self, key: str, value: Any) -> None:
+    def set(self, key: str, value: Any, **_: Any) -> None:
         if value.get("session") is not None:
             raise Outage
         super().set(key, value)

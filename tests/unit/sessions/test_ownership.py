@@ -207,10 +207,10 @@ def test_a_state_store_that_cannot_be_written_ends_the_session(
     world, calls = service.task(retries=3), count(1)
     write = world.store.set
 
-    def failing(key: str, value: Any) -> None:
+    def failing(key: str, value: Any, **how: Any) -> None:
         if next(calls) >= cannot_write:
             raise ConnectionError("The API server is away.")
-        write(key, value)
+        write(key, value, **how)
 
     monkeypatch.setattr(world.store, "set", failing)
     with pytest.raises(ConnectionError):

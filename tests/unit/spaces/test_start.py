@@ -10,6 +10,7 @@ from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import (
+    LATE_START,
     AgentRunStartAmbiguous,
     AgentRunStillRunning,
     CreditsTooLow,
@@ -212,7 +213,7 @@ def test_a_start_that_left_nothing_is_repeated_by_the_next_attempt_and_not_by_th
     assert (service.count("run-all"), elapsed(service)) == (1, sum(LOOKUP_DELAYS))
     assert run_ids(saved(worker)) is None
     assert run_ids(acquire(worker)) == {7: 101, 8: 102}
-    assert "No runs of space 1 were found." in worker.said
+    assert f"No runs of space 1 were found. {LATE_START}" in worker.warned
 
 
 @pytest.mark.parametrize("of_others", [(8,), (7, 7), (8, 9)])

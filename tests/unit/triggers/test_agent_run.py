@@ -241,8 +241,12 @@ async def test_the_run_is_stopped_if_the_task_is_over(airflow: dict[str, Any], s
 
 
 @pytest.mark.parametrize("may_join", [False, True])
-async def test_a_trigger_that_moves_to_another_triggerer_stops_nothing(airflow: dict[str, Any], may_join: bool) -> None:
-    airflow["states"] = ["deferred"]
+@pytest.mark.parametrize("xcom", [OWN, None], ids=["its XCom is there", "its XCom was deleted"])
+async def test_a_trigger_that_moves_to_another_triggerer_stops_nothing(
+    airflow: dict[str, Any], may_join: bool, xcom: Any
+) -> None:
+    """``airflow db clean``, a person, or an XCom backend that keeps only return values may have removed the XCom."""
+    airflow.update(states=["deferred"], xcoms=[xcom])
     await trigger(successor_may_join=may_join).on_kill()
     assert airflow["stopped"] == []
 
