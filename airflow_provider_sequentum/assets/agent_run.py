@@ -170,7 +170,16 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
             )
             self.asset_state_store = None
             return None
-        return None if value is None else AnnouncedRuns.from_json(value)
+        try:
+            return None if value is None else AnnouncedRuns.from_json(value)
+        except ValueError as error:
+            log.warning(
+                "What was stored about the announced runs of agent %s cannot be read, so runs that have ended until now "
+                "do not fire. (%s)",
+                self.agent_id,
+                error,
+            )
+            return None
 
     async def _remember(self, announced: AnnouncedRuns) -> None:
         if self._store is not None:

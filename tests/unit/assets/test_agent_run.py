@@ -130,6 +130,16 @@ async def test_a_trigger_of_several_assets_goes_on_without_a_store() -> None:
     assert await fired(trigger, [run(1)], [run(2), run(1)]) == [2]
 
 
+@pytest.mark.parametrize("stored", ["gone", 7, [], {"format": 99}, {"run_ids": "all"}, {"floor": None}])
+async def test_a_stored_value_that_cannot_be_read_is_replaced(stored: Any, caplog: pytest.LogCaptureFixture) -> None:
+    store, trigger = Store(), AgentRunCompletedTrigger(agent_id=7)
+    trigger.asset_state_store = store  # type: ignore[assignment]
+    store.values[trigger._state_key] = stored
+    assert await fired(trigger, [run(1)], [run(2), run(1)]) == [2]
+    assert "runs that have ended until now do not fire" in caplog.text
+    assert store.values[trigger._state_key]["run_ids"] == [1, 2]
+
+
 async def test_runs_that_the_service_no_longer_lists_are_said(caplog: pytest.LogCaptureFixture) -> None:
     async def stream() -> AsyncIterator[Listing]:
         yield Listing([run(number) for number in range(10, 0, -1)], is_full=False)
