@@ -136,7 +136,7 @@ async def test_a_stored_value_that_cannot_be_read_is_replaced(stored: Any, caplo
     trigger.asset_state_store = store  # type: ignore[assignment]
     store.values[trigger._state_key] = stored
     assert await fired(trigger, [run(1)], [run(2), run(1)]) == [2]
-    assert "runs that have ended until now do not fire" in caplog.text
+    assert "Runs that have ended until now do not fire" in caplog.text
     assert store.values[trigger._state_key]["run_ids"] == [1, 2]
 
 
