@@ -174,8 +174,8 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
             return None if value is None else AnnouncedRuns.from_json(value)
         except ValueError as error:
             log.warning(
-                "What was stored about the announced runs of agent %s cannot be read. Runs that have ended until now do "
-                "not fire. (%s)",
+                "What was stored about the announced runs of agent %s cannot be read. Runs that have ended until now "
+                "do not fire. (%s)",
                 self.agent_id,
                 error,
             )
