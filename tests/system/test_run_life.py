@@ -131,7 +131,7 @@ def test_a_trigger_that_moves_to_another_triggerer_leaves_the_run_alone(
         time.sleep(45)  # after 30 s without a heartbeat the other one takes over
     finally:
         airflow.kill("triggerer", signal.SIGCONT)
-    until(lambda: "the trigger was moved" in airflow.log(run, TASK))  # on_kill was called, and told it apart
+    until(lambda: "the trigger moved" in airflow.log(run, TASK))  # on_kill was called, and told it apart
     assert statuses(sandbox, agent) == ["Running"]
     assert airflow.task_instance(run, TASK).state == "deferred"
     airflow.kill("triggerer")
