@@ -192,7 +192,7 @@ class AgentBuilderEnded(AgentBuilderException, AirflowFailException):
         self.reason = reason
 
 
-LATE_START = "If the service is still processing the start, this changes: check Sequentum Cloud later."
+LATE_START = "If the service is still processing the start, one may still appear: check Sequentum Cloud later."
 """The sentence after the statement that no job was found that a start without a response has created."""
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class PublishingStorage:
     """The port of :func:`~airflow_provider_sequentum.quality.published.publish_changes`.
 
+    :param pointer: the JSON file that names the files that were published last.
     :param changes: the folder for the files with changes.
     :param conn_id: the id of the storage connection, for paths that do not contain one.
     """
