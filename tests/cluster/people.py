@@ -88,11 +88,6 @@ class Click:
     triggerer: int | None = None
     worker_lived: bool = False
 
-    @property
-    def had_lost_its_worker(self) -> bool:
-        """Whether the process of the task had died, which Airflow takes to be running until it misses the heartbeat."""
-        return self.triggerer is None and not self.worker_lived
-
     def is_heard(self, lifetimes: Mapping[int, Lifetime]) -> bool:
         """Whether who had the task lived long enough afterwards, and for a clear a scheduler before that."""
         if self.triggerer is None:

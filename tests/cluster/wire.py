@@ -23,8 +23,10 @@ from tests.system.harness import DagRun
 BY = {"default": "task", "plain": "task", "dashboard user": "person", "census": "census"}
 """Who asks with a key."""
 TRIES = """
-    SELECT dag_id, run_id, try_number, start_date, end_date, state FROM task_instance_history WHERE task_id = %s
-    UNION ALL SELECT dag_id, run_id, try_number, start_date, end_date, state FROM task_instance WHERE task_id = %s
+    SELECT dag_id, run_id, try_number, max_tries, start_date, end_date, state
+    FROM task_instance_history WHERE task_id = %s
+    UNION ALL SELECT dag_id, run_id, try_number, max_tries, start_date, end_date, state
+    FROM task_instance WHERE task_id = %s
     ORDER BY try_number
 """
 STOPS = ("stop", "kill")
@@ -38,10 +40,12 @@ PROMISED = {"has_state_store": True, "on_clear": "rerun", "retry_mode": "restart
 class Try:
     """One try of a job's task, as Airflow has it.
 
+    :param max_tries: Airflow increases it when it begins a try because the task was cleared.
     :param said: what its log says of runs that may go on.
     """
 
     number: int
+    max_tries: int
     started: datetime | None
     ended: datetime | None
     state: str | None
@@ -53,10 +57,12 @@ class Verdict:
     """What the checker says of a job.
 
     :param requests: how many of them it has looked at.
+    :param story: the tries of its task, and what people did, to understand by what a promise is broken.
     """
 
     placed: Placed
     requests: int
+    story: str
     broken: Sequence[Broken]
 
 
@@ -128,7 +134,7 @@ def history_of(
     """
     entries = [*requests]
     for click in clicks:
-        entries += _click(click, requests, lifetimes)
+        entries += _click(click, requests, tries, lifetimes)
     entries += _tries(tries, result)
     began = min(entry["at"] for entry in entries)
     task = {"at": began, "what": "task", "began": began, **PROMISED}
@@ -155,14 +161,16 @@ def _tries(tries: Sequence[Try], result: int | None) -> Iterator[Entry]:
             yield {"at": at, "what": "state", "state": each.state, "said": each.said}
 
 
-def _click(click: Click, requests: Sequence[Entry], lifetimes: Mapping[int, Lifetime]) -> Iterator[Entry]:
+def _click(
+    click: Click, requests: Sequence[Entry], tries: Sequence[Try], lifetimes: Mapping[int, Lifetime]
+) -> Iterator[Entry]:
     at = click.asked.timestamp()
     if click.deed == "archive":
         started = [entry["answer"]["id"] for entry in requests if _is_start(entry) and entry["at"] <= at]
         if started:
             yield {"at": at, "what": "person", "does": "archive", "run_id": started[-1]}
-    elif click.deed == "clear" and click.had_lost_its_worker:
-        pass  # Airflow gives the task a further try as after any other death: nothing shows that it was cleared
+    elif click.deed == "clear" and _is_followed_by_a_retry(click, tries):
+        pass  # the task's worker died before it had heard of the clear: nothing tells the next attempt of it
     elif click.deed in ("clear", "clear and wipe"):
         yield {"at": at, "what": "person", "does": "clear", "wipes": click.deed != "clear"}
     elif click.deed in ("mark failed", "mark success"):
@@ -171,6 +179,14 @@ def _click(click: Click, requests: Sequence[Entry], lifetimes: Mapping[int, Life
     if gives_up and (not click.is_heard(lifetimes) or _was_refused(requests, at)):
         # Nothing is left that knows of the run and could stop it.
         yield {"at": at, "what": "person", "does": "wipe"}
+
+
+def _is_followed_by_a_retry(click: Click, tries: Sequence[Try]) -> bool:
+    """Return whether Airflow began the try after a click as it does after a failure, although the task was cleared."""
+    begun = [(each.started, each.max_tries) for each in tries if each.started is not None]
+    before = [max_tries for started, max_tries in begun if started <= click.asked]
+    after = [max_tries for started, max_tries in begun if started > click.asked]
+    return bool(before and after) and before[-1] == after[0]
 
 
 def _is_start(entry: Entry) -> bool:
@@ -216,6 +232,7 @@ def judge(
         own = [
             Try(
                 number=row["try_number"],
+                max_tries=row["max_tries"],
                 started=row["start_date"],
                 ended=row["end_date"],
                 state=row["state"],
@@ -224,11 +241,21 @@ def judge(
             for row in rows[place]
         ]
         asked = requests.get(job.agent_id, [])
-        history = history_of(
-            asked, own, [click for click in clicks if click.placed == job], results.get(place), lifetimes
-        )
-        verdicts.append(Verdict(placed=job, requests=len(asked), broken=promises.broken_promises(history)))
+        deeds = [click for click in clicks if click.placed == job]
+        history = history_of(asked, own, deeds, results.get(place), lifetimes)
+        broken = promises.broken_promises(history)
+        verdicts.append(Verdict(placed=job, requests=len(asked), story=_story(own, deeds), broken=broken))
     return verdicts
+
+
+def _story(tries: Iterable[Try], clicks: Iterable[Click]) -> str:
+    begun = [
+        f"{each.number} of {each.max_tries + 1} {each.started:%H:%M:%S} {each.state}"
+        for each in tries
+        if each.started is not None
+    ]
+    deeds = [f"{click.deed} {click.asked:%H:%M:%S}" for click in clicks]
+    return f"[tries: {', '.join(begun)}; people: {', '.join(deeds)}]"
 
 
 def describe(verdicts: Sequence[Verdict], population: str) -> str:
@@ -238,7 +265,7 @@ def describe(verdicts: Sequence[Verdict], population: str) -> str:
     requests = sum(verdict.requests for verdict in own)
     lines = [f"{population}: {len(own)} histories, {requests} requests on the wire, {len(broken)} broken promises"]
     lines += [
-        f"{population} {verdict.placed.job.name}: at {one.at:.0f} s: {one.promise}: {one.text}"
+        f"{population} {verdict.placed.job.name}: at {one.at:.0f} s: {one.promise}: {one.text} {verdict.story}"
         for verdict, one in broken
     ]
     return "\n".join(lines)
