@@ -239,7 +239,7 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         if config.agent_name is not None:
             from airflow_provider_sequentum.runs.agent_lookup import find_agent
 
-            found = find_agent(attempt.port, config.agent_name, "Nothing was started.")
+            found = find_agent(attempt.port.send, config.agent_name, "Nothing was started.")
             config = config.updated(agent_id=found.id)
         if config.expected_version == "pinned":
             from airflow_provider_sequentum.hooks.pins import read_pin
@@ -249,12 +249,10 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         attempt.config = config
 
     def _attempt_from_record(self, value: object, context: Context) -> RunAttempt:
-        from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
+        from airflow_provider_sequentum.runs.record import RunRecord
 
         record = RunRecord.from_json(value)
-        config = record.config or RunConfig.of(self, agent_id=record.agent_id or None)
-        agent_id = record.agent_id or config.agent_id
-        return self._make_attempt(config.updated(agent_id=agent_id), record.updated(agent_id=agent_id), context)
+        return self._make_attempt(record.config, record, context)
 
     def _attempt_from_ids(self, values: list[object], context: Context) -> RunAttempt | None:
         from airflow_provider_sequentum.runs.record import RunConfig, runs_named_in

@@ -169,7 +169,7 @@ def find_misnamed_run(port: Port, record: RunRecord, named: Run | None, *, is_ol
     intent = record.unnamed()
     port.save(intent)  # the run that the response names is not the task's, so it must not be stopped
     try:
-        found = find_lost_run(port, intent, record.config_or_defaults.on_ambiguous_start)
+        found = find_lost_run(port, intent, record.config.on_ambiguous_start)
     except AgentRunStartAmbiguous:
         port.save(intent.updated(is_ambiguous=True))
         raise
