@@ -149,13 +149,6 @@ async def test_a_missing_connection_is_handed_over(monkeypatch: pytest.MonkeyPat
     assert "nowhere" in seen.message
 
 
-@pytest.mark.usefixtures("clients")
-async def test_what_an_earlier_version_was_deferred_with_names_its_session() -> None:
-    old = AgentBuilderTrigger(sequentum_conn_id="c", record={"session": {"session_id": "s1"}}, cancel_on_kill=True)
-    [event] = await fired(old)
-    assert TurnEvent.from_json(event).session == Session(session_id="s1")
-
-
 # Ended by a person, cleared, or only moved
 
 
