@@ -200,5 +200,5 @@ class AgentBuilderOperator(RemoteJobOperator["SessionAttempt"]):
             poll_interval=attempt.config.poll_interval,
             deadline=deadline.isoformat() if deadline is not None else None,
             stop_on_kill=not attempt.config.keep_session,
-            is_given=attempt.config.is_given,
+            successor_may_join=attempt.config.is_given,
         )

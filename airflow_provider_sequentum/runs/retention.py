@@ -117,7 +117,9 @@ def delete_old_runs(
             format_time(result.oldest_listed),
             " They will be listed once newer ones are deleted." if remove_method == "RemoveEntireRun" else "",
         )
-    for run in old_runs(listed, older_than, _service_time(port, listed, reply.served_at)):
+    # With a Date in the future, every run would be old. If nothing confirms it, some old runs may be kept.
+    now = _latest_now(listed, port.now()) if reply.served_at is None else confirmed_time(port, reply.served_at)
+    for run in old_runs(listed, older_than, now):
         reason = _why_kept(port, run, remove_method, why_not_landed)
         if reason is None and not dry_run:
             reason = _delete(port, run, remove_method, result)
@@ -129,19 +131,6 @@ def delete_old_runs(
             log.info("Run %s of agent %s is kept: %s.", run.id, agent_id, reason)
     done = "would be deleted (dry_run=True)" if dry_run else f"deleted ({remove_method})"
     log.info("%s of agent %s %s, %d kept.", counted(len(result.deleted), "run"), agent_id, done, len(result.kept))
-
-
-def _service_time(port: Sender, listed: Sequence[Run], served_at: datetime | None) -> datetime:
-    """Return a time that the service's clock has reached.
-
-    With a ``Date`` in the future, every run would be old. If nothing confirms the ``Date``, the worker's clock is used:
-    some old runs may be kept.
-
-    :param served_at: the time by the ``Date`` of a response, if it had one.
-    """
-    if served_at is None:
-        return _latest_now(listed, port.now())
-    return confirmed_time(port, served_at)
 
 
 def _latest_now(listed: Sequence[Run], now: datetime) -> datetime:

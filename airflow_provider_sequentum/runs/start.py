@@ -32,7 +32,7 @@ from airflow_provider_sequentum.runs.lost_start import (
     run_started_by,
 )
 from airflow_provider_sequentum.runs.phases import NextStep, Phase, next_step, phase_of
-from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
+from airflow_provider_sequentum.runs.record import RunConfig, RunPolicies, RunRecord
 from airflow_provider_sequentum.runs.stop import stop_run
 from airflow_provider_sequentum.runs.wait import (
     NOT_YET_FOUND_INTERVAL,
@@ -49,15 +49,6 @@ BUSY_DELAYS = (10.0, 20.0, 30.0)
 
 RESTART_REFUSALS = (400, 404, 405, 409, 422)
 """Status codes which mean that a run cannot be restarted, or that the service does not offer restarts."""
-
-STEP_NAMES: Mapping[NextStep, str] = {
-    NextStep.START: "Starting a new run",
-    NextStep.STOP_AND_START: "Stopping it and starting a new run",
-    NextStep.JOIN: "Joining it",
-    NextStep.RESTART: "Restarting it in place",
-    NextStep.REFUSE: "Only a restart is allowed, and it cannot be restarted",
-}
-"""The log text of each step."""
 
 T = TypeVar("T")
 
@@ -81,7 +72,7 @@ def acquire_run(port: Port, previous: RunRecord | None, new: RunRecord) -> Run:
     """
     config = new.config
     # Airflow has deleted the XComs in which an earlier attempt announced and claimed its runs.
-    _announce(port, config, new.starts if previous is None else previous.starts)
+    announce_starts(port, config, new.starts if previous is None else previous.starts)
     if previous is None:
         return start_run(port, new, None)
     port.claim(previous.claim())
@@ -148,7 +139,7 @@ def _decide(record: RunRecord, run: Run | None, new: RunRecord) -> NextStep:
     )
     state = status_name(run.status) if run is not None else "unknown to the service"
     why = "The task was cleared" if was_cleared else "This is another attempt of the task"
-    log.info("%s; its run %s of agent %s is %s. %s.", why, record.run_id, record.agent_id, state, STEP_NAMES[step])
+    log.info("%s; its run %s of agent %s is %s. %s.", why, record.run_id, record.agent_id, state, step.value)
     return step
 
 
@@ -184,7 +175,7 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
             port.save(previous)
             # The run that a sibling finds may be an earlier one of this task, which it no longer knows.
             port.claim((previous or record).claim(is_answered=not record.may_lack_runs))
-            _announce(port, config, before)
+            announce_starts(port, config, before)
             raise_if_busy(error)
             raise
         log.warning("The response to the start was lost, so a run may have been started. Searching for it. (%s)", error)
@@ -200,7 +191,7 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
     record = record.started(run.id)
     port.save(record)
     port.claim(record.claim())
-    _announce(port, config, record.starts)
+    announce_starts(port, config, record.starts)
     log.info("Started run %s of agent %s.", run.id, run.agent_id)
     return run
 
@@ -214,7 +205,7 @@ def _send_new(port: Sender, call: Call[Run], record: RunRecord) -> Reply[Run]:
     return reply
 
 
-def _announce(port: Port, config: RunConfig, starts: tuple[PlannedStart, ...]) -> None:
+def announce_starts(port: Port, config: RunPolicies, starts: tuple[PlannedStart, ...]) -> None:
     """Tell the other tasks of the DAG run which starts this task has made."""
     if config.credit_limit is not None:
         port.announce(Announcement(starts=starts))

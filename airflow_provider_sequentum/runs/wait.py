@@ -23,7 +23,14 @@ from airflow_provider_sequentum.jobs.port import (
     fault_tolerance,
 )
 from airflow_provider_sequentum.jobs.record import JobEvent, Stored
-from airflow_provider_sequentum.runs.describe import OutageProgress, RunProgress, counted, format_time, id_list
+from airflow_provider_sequentum.runs.describe import (
+    LogIntervals,
+    OutageProgress,
+    counted,
+    describe_run,
+    format_time,
+    id_list,
+)
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.service_time import clock_ahead, is_of_another_clock
@@ -127,7 +134,7 @@ class RunPoller:
         self.run: Run | None = None
         self.is_missing = False
         """Whether it is uncertain, after the last poll, that the run exists: a 404, or an inconclusive list."""
-        self._progress = RunProgress()
+        self._intervals = LogIntervals()
         self._seen_restarted = spec.restart_asked_at is None
         self._running_since: datetime | None = None
         """By the clock of ``now``. If the service's time is unknown, the time of the first poll."""
@@ -157,8 +164,9 @@ class RunPoller:
         if phase is Phase.UNKNOWN and run.status != self._unknown_status:
             self._unknown_status = run.status
             return PollResult(message=self._unknown_status_message(run), level=logging.WARNING)
-        line = self._progress.line(run, now, served_at)
-        return PollResult(message=" ".join(filter(None, (back, line))) or None)
+        if self._intervals.is_due(run.status, now):
+            back = f"{back or ''} Run {run.id} of agent {run.agent_id}: {describe_run(run, served_at)}.".lstrip()
+        return PollResult(message=back)
 
     def found(self, run: Run | None, now: datetime, served_at: datetime | None = None) -> PollResult:
         """Process the result of a search for the run. A run that was found is polled from then on."""
@@ -170,7 +178,7 @@ class RunPoller:
         back = self._end_outage(now)
         if self.deadline_passed(now):
             return PollResult(PollOutcome.DEADLINE)
-        if not self._progress.is_due("not found", now):
+        if not self._intervals.is_due("not found", now):
             return PollResult(message=back)
         until = "" if self.spec.deadline is None else f" until {format_time(self.spec.deadline)}"
         waiting = f"Waiting{until} for {self.spec.name}: none so far."

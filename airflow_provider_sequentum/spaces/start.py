@@ -27,7 +27,7 @@ from airflow_provider_sequentum.exceptions import (
     doubt_about,
 )
 from airflow_provider_sequentum.jobs.port import Port, Sender
-from airflow_provider_sequentum.jobs.siblings import Announcement, Claim
+from airflow_provider_sequentum.jobs.siblings import Claim
 from airflow_provider_sequentum.jobs.stop import MAX_REQUEST_SECONDS
 from airflow_provider_sequentum.runs import lost_start
 from airflow_provider_sequentum.runs.describe import counted, format_time, id_list
@@ -35,9 +35,9 @@ from airflow_provider_sequentum.runs.lost_start import ListedRuns, candidates_in
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.spend import check_credits, reserve_credits
-from airflow_provider_sequentum.runs.start import raise_if_busy, send_start
+from airflow_provider_sequentum.runs.start import announce_starts, raise_if_busy, send_start
 from airflow_provider_sequentum.runs.stop import stop_runs
-from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
+from airflow_provider_sequentum.spaces.record import SpaceRecord
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
@@ -65,7 +65,7 @@ def acquire_space(port: Port, previous: SpaceRecord | None, new: SpaceRecord) ->
         took effect, the record shows that.
     """
     # The announcements and claims of an earlier attempt were deleted with its XComs.
-    _announce(port, new.config, (previous or new).starts_announced)
+    announce_starts(port, new.config, (previous or new).starts_announced)
     if previous is None:
         return start_space(port, new, None), True
     config, record = new.config, stop_further_runs(port, previous)
@@ -103,7 +103,8 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
         ``on_ambiguous_start`` is ``start``.
     """
     config = new.config
-    check_credits(port, config.min_credits, new.name)
+    if config.min_credits is not None:
+        check_credits(port, config.min_credits, new.name)
     made = new.starts or (previous.starts_made if previous is not None else ())
     starts = _reserve_credits(port, new, made)
     record = new.updated(requested_at=port.now(), starts=starts)
@@ -119,7 +120,7 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
             # Nothing was started, so there is nothing to search for.
             port.save(previous)
             claim_runs(port, previous or record, is_answered=not record.may_lack_runs)
-            _announce(port, config, made)
+            announce_starts(port, config, made)
             raise_if_busy(error)
             raise
         log.warning(
@@ -140,7 +141,7 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
             log.warning("%s Searching for the others.", unnamed)
             record = _find_after_lost_response(port, record, new, unnamed)
     claim_runs(port, record)
-    _announce(port, config, record.starts_announced)
+    announce_starts(port, config, record.starts_announced)
     record = stop_further_runs(port, record)
     started = [run.run_id or 0 for run in record.known_runs.values()]
     log.info("Started %s of space %s: runs %s.", counted(len(started), "agent"), config.space_id, id_list(started))
@@ -173,12 +174,6 @@ def _reserve_credits(port: Port, new: SpaceRecord, before: tuple[PlannedStart, .
         )
     ids = sorted({agent.id for agent in agents if not agent.is_archived})
     return reserve_credits(port, config, ids, new.name, before) if ids else before
-
-
-def _announce(port: Port, config: SpaceConfig, starts: tuple[PlannedStart, ...]) -> None:
-    """Tell the other tasks of the DAG run which starts this task has made."""
-    if config.credit_limit is not None:
-        port.announce(Announcement(starts=starts))
 
 
 def stop_further_runs(port: Port, record: SpaceRecord) -> SpaceRecord:
@@ -390,7 +385,7 @@ def stop_stopping_runs(
     """
     stopping = [agent for agent, run in seen.items() if getattr(run, "status", None) is RunStatus.STOPPING]
     errors = {}
-    results = stop_runs(port, [records[agent] for agent in stopping], stop_grace) if stopping else []
+    results = stop_runs(port, [records[agent] for agent in stopping], stop_grace)
     for agent, result in zip(stopping, results, strict=True):
         if result.confirmed:
             seen[agent] = result.seen
@@ -405,7 +400,7 @@ def make_room(port: Sender, record: SpaceRecord, stop_grace: float) -> None:
     :raises AgentRunStillRunning: the end of some runs could not be confirmed.
     """
     active = _active_runs(port, list(record.known_runs.values()))
-    results = stop_runs(port, active, stop_grace) if active else []
+    results = stop_runs(port, active, stop_grace)
     left = [run for run, result in zip(active, results, strict=True) if not result.confirmed]
     if left:
         raise still_running(left)

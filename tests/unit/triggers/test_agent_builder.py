@@ -53,7 +53,9 @@ async def fired(waiting: AgentBuilderTrigger) -> list[Any]:
 
 
 def test_the_arguments_are_primitives_and_make_the_same_trigger() -> None:
-    waiting = trigger(deadline="2026-11-22T09:00:00+00:00", stop_on_kill=True, is_given=True, mood="of a later version")
+    waiting = trigger(
+        deadline="2026-11-22T09:00:00+00:00", stop_on_kill=True, successor_may_join=True, mood="of a later version"
+    )
     path, arguments = waiting.serialize()
     assert path == "airflow_provider_sequentum.triggers.agent_builder.AgentBuilderTrigger"
     assert AgentBuilderTrigger(**json.loads(json.dumps(arguments))).serialize() == (path, arguments)
@@ -191,7 +193,7 @@ async def test_a_person_who_ends_the_task_cancels_the_session(
     service: FakeBuilder, situation: dict[str, Any], state: str, is_given: bool
 ) -> None:
     situation["answers"] = [(state, "s1")]
-    await killed(trigger(stop_on_kill=True, is_given=is_given))
+    await killed(trigger(stop_on_kill=True, successor_may_join=is_given))
     assert service.sessions["s1"].status == "cancelled"
 
 
@@ -201,7 +203,7 @@ async def test_a_trigger_that_is_moved_leaves_the_session_alone(
     service: FakeBuilder, situation: dict[str, Any], is_given: bool
 ) -> None:
     situation["answers"] = [("deferred", "s1")]
-    await killed(trigger(stop_on_kill=True, is_given=is_given))
+    await killed(trigger(stop_on_kill=True, successor_may_join=is_given))
     assert service.sessions["s1"].status == "processing"
 
 
@@ -235,7 +237,7 @@ async def test_a_cleared_task_continues_the_session_that_it_was_given(
     service: FakeBuilder, situation: dict[str, Any], answers: list[Any], status: str
 ) -> None:
     situation["answers"] = answers
-    await killed(trigger(stop_on_kill=True, is_given=True))
+    await killed(trigger(stop_on_kill=True, successor_may_join=True))
     assert service.sessions["s1"].status == status
 
 
