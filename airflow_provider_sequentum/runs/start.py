@@ -32,7 +32,7 @@ from airflow_provider_sequentum.runs.lost_start import (
     run_started_by,
 )
 from airflow_provider_sequentum.runs.phases import NextStep, Phase, next_step, phase_of
-from airflow_provider_sequentum.runs.record import RunConfig, RunPolicies, RunRecord
+from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
 from airflow_provider_sequentum.runs.stop import stop_run
 from airflow_provider_sequentum.runs.wait import (
     NOT_YET_FOUND_INTERVAL,
@@ -72,7 +72,7 @@ def acquire_run(port: Port, previous: RunRecord | None, new: RunRecord) -> Run:
     """
     config = new.config
     # Airflow has deleted the XComs in which an earlier attempt announced and claimed its runs.
-    announce_starts(port, config, new.starts if previous is None else previous.starts)
+    _announce(port, config, new.starts if previous is None else previous.starts)
     if previous is None:
         return start_run(port, new, None)
     port.claim(previous.claim())
@@ -175,7 +175,7 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
             port.save(previous)
             # The run that a sibling finds may be an earlier one of this task, which it no longer knows.
             port.claim((previous or record).claim(is_answered=not record.may_lack_runs))
-            announce_starts(port, config, before)
+            _announce(port, config, before)
             raise_if_busy(error)
             raise
         log.warning("The response to the start was lost, so a run may have been started. Searching for it. (%s)", error)
@@ -191,7 +191,7 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
     record = record.started(run.id)
     port.save(record)
     port.claim(record.claim())
-    announce_starts(port, config, record.starts)
+    _announce(port, config, record.starts)
     log.info("Started run %s of agent %s.", run.id, run.agent_id)
     return run
 
@@ -205,7 +205,7 @@ def _send_new(port: Sender, call: Call[Run], record: RunRecord) -> Reply[Run]:
     return reply
 
 
-def announce_starts(port: Port, config: RunPolicies, starts: tuple[PlannedStart, ...]) -> None:
+def _announce(port: Port, config: RunConfig, starts: tuple[PlannedStart, ...]) -> None:
     """Tell the other tasks of the DAG run which starts this task has made."""
     if config.credit_limit is not None:
         port.announce(Announcement(starts=starts))

@@ -27,7 +27,7 @@ from airflow_provider_sequentum.exceptions import (
     doubt_about,
 )
 from airflow_provider_sequentum.jobs.port import Port, Sender
-from airflow_provider_sequentum.jobs.siblings import Claim
+from airflow_provider_sequentum.jobs.siblings import Announcement, Claim
 from airflow_provider_sequentum.jobs.stop import MAX_REQUEST_SECONDS
 from airflow_provider_sequentum.runs import lost_start
 from airflow_provider_sequentum.runs.describe import counted, format_time, id_list
@@ -35,9 +35,9 @@ from airflow_provider_sequentum.runs.lost_start import ListedRuns, candidates_in
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.spend import check_credits, reserve_credits
-from airflow_provider_sequentum.runs.start import announce_starts, raise_if_busy, send_start
+from airflow_provider_sequentum.runs.start import raise_if_busy, send_start
 from airflow_provider_sequentum.runs.stop import stop_runs
-from airflow_provider_sequentum.spaces.record import SpaceRecord
+from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
@@ -65,7 +65,7 @@ def acquire_space(port: Port, previous: SpaceRecord | None, new: SpaceRecord) ->
         took effect, the record shows that.
     """
     # The announcements and claims of an earlier attempt were deleted with its XComs.
-    announce_starts(port, new.config, (previous or new).starts_announced)
+    _announce(port, new.config, (previous or new).starts_announced)
     if previous is None:
         return start_space(port, new, None), True
     config, record = new.config, stop_further_runs(port, previous)
@@ -120,7 +120,7 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
             # Nothing was started, so there is nothing to search for.
             port.save(previous)
             claim_runs(port, previous or record, is_answered=not record.may_lack_runs)
-            announce_starts(port, config, made)
+            _announce(port, config, made)
             raise_if_busy(error)
             raise
         log.warning(
@@ -141,7 +141,7 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
             log.warning("%s Searching for the others.", unnamed)
             record = _find_after_lost_response(port, record, new, unnamed)
     claim_runs(port, record)
-    announce_starts(port, config, record.starts_announced)
+    _announce(port, config, record.starts_announced)
     record = stop_further_runs(port, record)
     started = [run.run_id or 0 for run in record.known_runs.values()]
     log.info("Started %s of space %s: runs %s.", counted(len(started), "agent"), config.space_id, id_list(started))
@@ -174,6 +174,12 @@ def _reserve_credits(port: Port, new: SpaceRecord, before: tuple[PlannedStart, .
         )
     ids = sorted({agent.id for agent in agents if not agent.is_archived})
     return reserve_credits(port, config, ids, new.name, before) if ids else before
+
+
+def _announce(port: Port, config: SpaceConfig, starts: tuple[PlannedStart, ...]) -> None:
+    """Tell the other tasks of the DAG run which starts this task has made."""
+    if config.credit_limit is not None:
+        port.announce(Announcement(starts=starts))
 
 
 def stop_further_runs(port: Port, record: SpaceRecord) -> SpaceRecord:
