@@ -298,9 +298,7 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
     def _on_success(self, attempt: RunAttempt, context: Context) -> None:
         from airflow_provider_sequentum.reporting.asset_events import add_run
 
-        run, config = attempt.run, attempt.config
-        if run is None:
-            return
+        run, config = attempt.known_run, attempt.config
         add_run(context, attempt.port.hook, run)
         if config.expected_version is not None and run.config_version not in (None, config.pinned_version):
             from airflow_provider_sequentum.hooks.pins import move_pin

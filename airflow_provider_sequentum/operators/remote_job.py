@@ -358,9 +358,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         return attempt.result
 
     def _defer(self, attempt: A, context: Context) -> None:
-        record = attempt.port.record
-        if record is None:
-            raise RuntimeError("There is no job to wait for.")
+        record = attempt.known_record
         # Airflow drops the kwargs when the deferral times out, and the next attempt reads the record, too.
         attempt.port.save(record)
         if self._is_ended(attempt, context):
