@@ -15,7 +15,7 @@ from airflow_provider_sequentum.jobs.port import OPTIONAL_SHARE
 from airflow_provider_sequentum.runs.describe import counted, format_time
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.service_time import confirmed_time
-from airflow_provider_sequentum.runs.wait import MAX_LISTED_RUNS, is_cut, length_of
+from airflow_provider_sequentum.runs.wait import MAX_LISTED_RUNS, is_cut
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.choices import RemoveMethod
@@ -112,7 +112,7 @@ def delete_old_runs(
         log.warning(
             "The service lists only the newest %s of agent %s. The oldest of them was created at %s; older runs "
             "are not checked.%s",
-            counted(length_of(listed), "run"),
+            counted(listed.length, "run"),
             agent_id,
             format_time(result.oldest_listed),
             " They will be listed once newer ones are deleted." if remove_method == "RemoveEntireRun" else "",

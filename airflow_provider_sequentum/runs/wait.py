@@ -11,7 +11,7 @@ from pydantic import model_validator
 
 from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.errors import SequentumError, UnexpectedResponse
-from airflow_provider_sequentum.api.parsing import time_between
+from airflow_provider_sequentum.api.parsing import Page, time_between
 from airflow_provider_sequentum.api.run_status import status_name
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
@@ -267,20 +267,15 @@ def may_be_the_old_failure(run: Run, restarted: RunRecord | WaitSpec, now: datet
     )
 
 
-def length_of(listed: Sequence[object]) -> int:
-    """Return the length of a list including its unreadable entries, to find out whether it may have been cut."""
-    return getattr(listed, "length", len(listed))
-
-
-def is_cut(listed: Sequence[object], size: int) -> bool:
+def is_cut(listed: Page[Run], size: int) -> bool:
     """Return whether there may be older runs than the listed ones. The newest come first.
 
     :param size: how many were requested. The service may list fewer, and state how many there are.
     """
-    return length_of(listed) >= size or (getattr(listed, "total_record_count", None) or 0) > length_of(listed)
+    return listed.length >= size or (listed.total_record_count or 0) > listed.length
 
 
-def first_run_since(listed: Sequence[Run], since: datetime, now: datetime, served_at: datetime | None) -> Run | None:
+def first_run_since(listed: Page[Run], since: datetime, now: datetime, served_at: datetime | None) -> Run | None:
     """Return the first of an agent's listed runs that was created at ``since`` or later.
 
     :param since: by Airflow's clock.
@@ -301,7 +296,7 @@ def first_run_since(listed: Sequence[Run], since: datetime, now: datetime, serve
     if is_cut(listed, MAX_LISTED_RUNS) and len(later) == len(known):
         agent = f"agent {listed[0].agent_id}" if listed else "the agent"
         raise SequentumRequestRefused(
-            f"The service lists only the newest {length_of(listed)} runs of {agent}. All of them may have been created "
+            f"The service lists only the newest {listed.length} runs of {agent}. All of them may have been created "
             f"since {format_time(since)}, so the first one cannot be determined. Set a later time, or run_id."
         )
     first = min(later, key=lambda run: (run.created, run.id), default=None)
@@ -313,14 +308,13 @@ def first_run_since(listed: Sequence[Run], since: datetime, now: datetime, serve
     return first
 
 
-def _what_may_be_earlier(listed: Sequence[Run], first: Run | None, since: datetime) -> str:
+def _what_may_be_earlier(listed: Page[Run], first: Run | None, since: datetime) -> str:
     """Return as a clause which runs of a list may have been created between ``since`` and the first one."""
     old = [place for place, run in enumerate(listed) if run.created is not None and run.created < since]
     first_place = listed.index(first) if first is not None else -1
     # The list goes from the newest to the oldest, and ids increase.
-    gaps = getattr(listed, "gaps", ())
-    harmless = sum(gap <= first_place or gap > min(old, default=len(listed)) for gap in gaps)
-    unreadable = getattr(listed, "unreadable", 0) - harmless
+    harmless = sum(gap <= first_place or gap > min(old, default=len(listed)) for gap in listed.gaps)
+    unreadable = listed.unreadable - harmless
     newest_old = max((listed[place].id for place in old), default=0)
     undated = [
         run.id
