@@ -50,12 +50,7 @@ class AgentBuilderTrigger(RemoteJobTrigger):
         successor_may_join: bool = False,
         **other: Any,
     ) -> None:
-        super().__init__(
-            sequentum_conn_id=sequentum_conn_id,
-            stop_on_kill=stop_on_kill,
-            successor_may_join=successor_may_join,
-            other=other,
-        )
+        super().__init__(sequentum_conn_id, stop_on_kill, successor_may_join, other)
         self.session = session
         self.session_id: str = session["session_id"]
         self.poll_interval = poll_interval
