@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from airflow_provider_sequentum import parameters as p
 from airflow_provider_sequentum.api import runs
@@ -129,7 +129,7 @@ class RunRecord(JobRecord):
     """
 
     agent_id: int = 0
-    config: RunConfig = RunConfig()
+    config: RunConfig = Field(default_factory=RunConfig)
     run_id: int | None = None
     restart_asked_at: datetime | None = None
     failure_ended_at: datetime | None = None
