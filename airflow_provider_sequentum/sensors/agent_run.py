@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +114,7 @@ class AgentRunSensor(BaseSensorOperator):
         self.wait_for_restart = wait_for_restart
         self.deferrable = deferrable
         self.sequentum_conn_id = sequentum_conn_id
-        self._polling: tuple[SensorConfig, ClientPort, RunPoller] | None = None
+        self._poll: tuple[ClientPort, RunPoller] | None = None
 
     def execute(self, context: Context) -> Any:  # noqa: RET503 (defer raises)
         """Wait on the worker, or look once and then wait in the triggerer. Returns the run's id."""
@@ -122,7 +122,8 @@ class AgentRunSensor(BaseSensorOperator):
 
         with self._softening():
             try:
-                config, port, poller = self._prepared()
+                config = self._config()
+                port, poller = self._polling(config)
                 push_dashboard_link(context, port.hook, self.operator_extra_links)
                 # Airflow accepts a timeout that is longer than a datetime can express.
                 limit = timedelta(seconds=min(self.timeout, MAX_DURATION.total_seconds()))
@@ -134,7 +135,7 @@ class AgentRunSensor(BaseSensorOperator):
                 result = self.poke(context)
             except AirflowSensorTimeout:
                 # Airflow's own says how long the sensor waited, not for what; and it is raised in spite of never_fail.
-                _, _, poller = self._prepared()
+                _, poller = self._polling(self._config())
                 raise AirflowSensorTimeout(_timed_out(poller, poller.run)) from None
             if result.is_done:
                 return result.xcom_value
@@ -144,7 +145,8 @@ class AgentRunSensor(BaseSensorOperator):
         """Look once."""
         from airflow_provider_sequentum.runs.wait import poll, poll_until_known
 
-        config, port, poller = self._prepared()
+        config = self._config()
+        port, poller = self._polling(config)
         if port.deadline is not None and port.now() >= port.deadline:
             return PokeReturnValue(is_done=False)  # no time is left for a request: Airflow raises its timeout now
         known_before = poller.run is not None
@@ -170,7 +172,7 @@ class AgentRunSensor(BaseSensorOperator):
         from airflow_provider_sequentum.runs.wait import PollOutcome, RunEvent
 
         try:
-            _, port, poller = self._prepared(SensorConfig.from_json(config) if config is not None else None)
+            known = SensorConfig.from_json(config) if config is not None else self._config()
             seen = RunEvent.from_json(event)
         except ValueError as error:
             raise SequentumUnavailable(
@@ -180,6 +182,7 @@ class AgentRunSensor(BaseSensorOperator):
             failure = seen.exception()
             failure.args = (f"{failure} The run was left alone.",)
             raise failure
+        port, poller = self._polling(known)
         if seen.outcome is PollOutcome.DEADLINE or seen.run is None:
             message = _timed_out(poller, seen.run)
             limit = task_facts(context, self).execution_deadline
@@ -230,9 +233,9 @@ class AgentRunSensor(BaseSensorOperator):
         )
 
     def _wait_on_worker(self, context: Context) -> Any:
-        self.deferrable, self._polling = False, None
+        self.deferrable = False
         with self._softening():
-            _, port, _ = self._prepared()
+            port, _ = self._polling(self._config())
         waited = port.now() - task_facts(context, self).started_at
         self.timeout = max(self.timeout - waited.total_seconds(), 0.0)
         return self.execute(context)
@@ -255,22 +258,25 @@ class AgentRunSensor(BaseSensorOperator):
         first_poke = getattr(context["ti"], "get_first_reschedule_date", None) if self.reschedule else None  # Airflow 3
         return (first_poke(context) if first_poke is not None else None) or port.now()
 
-    def _prepared(self, config: SensorConfig | None = None) -> tuple[SensorConfig, ClientPort, RunPoller]:
-        """Return the parsed parameters, and what to look with. It remembers between two looks in one process.
+    def _config(self) -> SensorConfig:
+        from airflow_provider_sequentum.hooks.connection import SequentumConnection
+        from airflow_provider_sequentum.runs.sense import SensorConfig
 
-        :param config: the parameters that an earlier process parsed.
-        """
+        config = SensorConfig.of(self)
+        with closing(SequentumConnection(config.sequentum_conn_id)) as hook:
+            config = config.with_agent_id(hook.send)
+        self.agent_id, self.agent_name = config.agent_id, None  # a process looks it up once, not with each poll
+        return config
+
+    def _polling(self, config: SensorConfig) -> tuple[ClientPort, RunPoller]:
+        """Return what to look with, which remembers between two looks, as far as the process lives."""
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.hooks.port import ClientPort
-        from airflow_provider_sequentum.runs.sense import SensorConfig
         from airflow_provider_sequentum.runs.wait import RunPoller
 
-        if self._polling is None:
-            config = config or SensorConfig.of(self)
-            port = ClientPort(SequentumConnection(config.sequentum_conn_id))
-            config = config.with_agent_id(port.hook.send)
-            self._polling = config, port, RunPoller(config.wait_spec())
-        return self._polling
+        if self._poll is None:
+            self._poll = ClientPort(SequentumConnection(config.sequentum_conn_id)), RunPoller(config.wait_spec())
+        return self._poll
 
     def _conclude(self, context: Context, port: ClientPort, run: Run) -> int:
         from airflow_provider_sequentum.reporting.asset_events import add_run
