@@ -239,7 +239,7 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         if config.agent_name is not None:
             from airflow_provider_sequentum.runs.agent_lookup import find_agent
 
-            found = find_agent(attempt.port.send, config.agent_name, "Nothing was started.")
+            found = find_agent(attempt.port, config.agent_name, "Nothing was started.")
             config = config.updated(agent_id=found.id)
         if config.expected_version == "pinned":
             from airflow_provider_sequentum.hooks.pins import read_pin

@@ -143,7 +143,7 @@ class CheckRunRecordsOperator(BaseOperator):
 
         config = CheckConfig.of(self)
         with closing(SequentumConnection(config.sequentum_conn_id)) as hook:
-            config = config.with_agent_id(hook.send)
+            config = config.with_agent_id(hook)
         with value_errors_as_exceptions(config.fate):
             check = _check(config)
             with about_run(check.agent_id, check.run_id), open_workspace() as workspace:

@@ -1,20 +1,24 @@
 """Finding the agent that a parameter names."""
 
-from collections.abc import Callable
-from typing import Self
+from typing import Protocol, Self, TypeVar
 
 from pydantic import model_validator
 
 from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api.agents import Agent
 from airflow_provider_sequentum.api.call import Call
-from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.jobs.record import Configuration, Id, Text
 from airflow_provider_sequentum.runs.describe import counted
 
-SendList = Callable[[Call[Page[Agent]]], Page[Agent]]
-"""The ``send`` of a port or of the hook."""
+T = TypeVar("T")
+
+
+class RequestSender(Protocol):
+    """Sends requests: a port, or the hook."""
+
+    def send(self, call: Call[T]) -> T:
+        """Send a request and return the parsed response."""
 
 
 class AgentConfig(Configuration):
@@ -30,24 +34,24 @@ class AgentConfig(Configuration):
             raise ValueError("Give either agent_id or agent_name")
         return self
 
-    def with_agent_id(self, send: SendList) -> Self:
+    def with_agent_id(self, sender: RequestSender) -> Self:
         """Return the parameters with the id of the agent. If they have its name, this takes one request.
 
         :raises SequentumRequestRefused: see :func:`find_agent`.
         """
         if self.agent_name is None:
             return self
-        return self.updated(agent_id=find_agent(send, self.agent_name, self.fate).id, agent_name=None)
+        return self.updated(agent_id=find_agent(sender, self.agent_name, self.fate).id, agent_name=None)
 
 
-def find_agent(send: SendList, name: str, fate: str) -> Agent:
+def find_agent(sender: RequestSender, name: str, fate: str) -> Agent:
     """Return the agent whose name is exactly ``name``.
 
     :param fate: the sentence on what became of the task's work, such as ``Nothing was copied.``.
     :raises SequentumRequestRefused: there is no such agent, or there are several, or some in the list cannot be read.
     """
     # The service returns all agents whose names contain the text, ignoring case; without paging, all at once.
-    listed = send(api.agents.list_agents(name=name))
+    listed = sender.send(api.agents.list_agents(name=name))
     if listed.left_out:
         raise SequentumRequestRefused(
             f"{counted(listed.left_out, 'agent')} in the service's list cannot be read and may have the name {name!r}. "

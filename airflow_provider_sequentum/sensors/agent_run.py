@@ -264,7 +264,7 @@ class AgentRunSensor(BaseSensorOperator):
 
         config = SensorConfig.of(self)
         with closing(SequentumConnection(config.sequentum_conn_id)) as hook:
-            config = config.with_agent_id(hook.send)
+            config = config.with_agent_id(hook)
         self.agent_id, self.agent_name = config.agent_id, None  # a process looks it up once, not with each poll
         return config
 

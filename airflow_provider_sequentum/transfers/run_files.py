@@ -155,7 +155,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
 
         config = TransferConfig.of(self)
         hook = SequentumConnection(config.sequentum_conn_id)
-        config = config.with_agent_id(hook.send)
+        config = config.with_agent_id(hook)
         with value_errors_as_exceptions(config.fate):
             folder = LandingFolder(open_destination(config.destination, config.storage_conn_id))
             conversion = _conversion(config, folder)

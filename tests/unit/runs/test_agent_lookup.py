@@ -16,18 +16,18 @@ def worker() -> Worker:
 
 
 def test_an_agent_is_found_by_its_name_letter_for_letter(worker: Worker) -> None:
-    assert find_agent(worker.send, "Prices", "Nothing was started.").id == 7
+    assert find_agent(worker, "Prices", "Nothing was started.").id == 7
 
 
 @pytest.mark.parametrize("name", ["Price", "PRICES", "Prices ", "", "no such"])
 def test_no_agent_is_called_that(worker: Worker, name: str) -> None:
     with pytest.raises(SequentumRequestRefused, match="There is no agent with the name"):
-        find_agent(worker.send, name, "Nothing was started.")
+        find_agent(worker, name, "Nothing was started.")
 
 
 def test_an_ambiguous_name_is_refused_with_the_ids(worker: Worker) -> None:
     with pytest.raises(SequentumRequestRefused, match=r"2 agents have the name 'Stock': 10, 11\. Nothing was started"):
-        find_agent(worker.send, "Stock", "Nothing was started.")
+        find_agent(worker, "Stock", "Nothing was started.")
 
 
 @pytest.mark.parametrize("spoilt", [8, None], ids=["one unreadable", "a page of many"])
@@ -40,10 +40,10 @@ def test_an_agent_that_cannot_be_read_may_have_the_same_name(worker: Worker, spo
 
     worker.service._act = answer
     with pytest.raises(SequentumRequestRefused, match=r"cannot be read .* Nothing was started\. Set agent_id"):
-        find_agent(worker.send, "Prices", "Nothing was started.")
+        find_agent(worker, "Prices", "Nothing was started.")
 
 
 def test_the_service_is_asked_for_agents_of_that_name_only(worker: Worker) -> None:
-    find_agent(worker.send, "Prices", "Nothing was started.")
+    find_agent(worker, "Prices", "Nothing was started.")
     [(_, call, _)] = worker.sent
     assert call.query["name"] == "Prices"
