@@ -173,7 +173,8 @@ def is_misnamed(port: Port, record: RunRecord, named: Run | None) -> bool:
     if record.run_id is None or not record.has_request_time:
         return False
     if named is None:
-        return not _is_listed(port, record)
+        listed = port.send(runs.list_runs(record.agent_id, MAX_LISTED_RUNS))
+        return all(run.id != record.run_id for run in listed)
     # The worker's clock may be wrong, so it only decides whether the service's clock is worth a request.
     return _was_created_before(named, record.requested_at) and _is_older_by_list(port, named, record)
 
@@ -202,11 +203,6 @@ def find_in_place_of(port: Port, record: RunRecord, on_ambiguous_start: str) -> 
     port.save(intent.updated(is_ambiguous=True))
     unknown = f"The service does not know run {record.run_id}, which its response named."
     raise _ambiguous(intent, found.all, f"{unknown} {found.doubt}".rstrip())
-
-
-def _is_listed(port: Port, record: RunRecord) -> bool:
-    listed = port.send(runs.list_runs(record.agent_id, MAX_LISTED_RUNS))
-    return any(run.id == record.run_id for run in listed)
 
 
 def _was_created_before(run: Run, requested_at: datetime | None) -> bool:
