@@ -27,8 +27,8 @@ class TaskState:
         self._key = key
 
     @property
-    def is_durable(self) -> bool:
-        """Whether the record is kept across attempts."""
+    def keeps_records(self) -> bool:
+        """Whether the record outlives an attempt."""
         return self._store is not None
 
     def read(self) -> object:

@@ -160,11 +160,11 @@ class AttemptPort(ClientPort):
         self.record, self.is_recorded = record, False
         with self.asking_airflow():
             self._state.save(None if record is None else record.to_json())
-        self.is_recorded = record is not None and self._state.is_durable
+        self.is_recorded = record is not None and self._state.keeps_records
 
     def restore(self, record: JobRecord) -> None:
         """Continue with the record of an earlier attempt."""
-        self.record, self.is_recorded, self.deadline = record, self._state.is_durable, record.earliest_deadline
+        self.record, self.is_recorded, self.deadline = record, self._state.keeps_records, record.earliest_deadline
 
     def push(self, key: str, value: object) -> None:
         """Push an XCom."""

@@ -52,16 +52,6 @@ class TaskFacts(NamedTuple):
         """Whether the task has mapped siblings, which may well run the same agent at the same time."""
         return self.map_index >= 0
 
-    @property
-    def earliest_start(self) -> datetime | None:
-        """The earliest time at which a previous attempt may have started a job without leaving a record; ``None`` if
-        none can have done so, or if its job could not be identified.
-        """
-        # A guess would often be the run of a mapped sibling, which runs the same agent.
-        if self.keeps_records or self.is_mapped or not self.is_retry:
-            return None
-        return self.dag_run_started_at
-
 
 class JobAttempt(ABC, Generic[R]):
     """One attempt of a task and the remote job that it owns. ``R`` is the record of such a job.
@@ -199,8 +189,11 @@ class JobAttempt(ABC, Generic[R]):
 
     def guess_record(self, new: R) -> R | None:
         """Return a record of the job that an earlier attempt may have started without saving one, or ``None``."""
-        earliest = self.task.earliest_start
-        return new.updated(requested_at=earliest, is_guess=True) if earliest is not None else None
+        earliest = self.task.dag_run_started_at
+        # The guess of a mapped task would often be the run of a sibling, which runs the same agent.
+        if earliest is None or self.task.keeps_records or self.task.is_mapped or not self.task.is_retry:
+            return None
+        return new.updated(requested_at=earliest, is_guess=True)
 
     def take_over(self, previous: JobAttempt[R]) -> None:
         """Own the job that an earlier attempt left."""

@@ -190,15 +190,13 @@ class AgentBuilderOperator(RemoteJobOperator["SessionAttempt"]):
     def _trigger(self, attempt: SessionAttempt) -> AgentBuilderTrigger:
         from airflow_provider_sequentum.triggers.agent_builder import AgentBuilderTrigger
 
-        record = attempt.record
-        if record is None or record.session is None:
-            raise RuntimeError("There is no session to wait for.")
+        record = attempt.known_record
         deadline = record.earliest_deadline
         return AgentBuilderTrigger(
             sequentum_conn_id=attempt.config.sequentum_conn_id,
-            session=record.session.to_json(),
+            session=record.known_session.to_json(),
             poll_interval=attempt.config.poll_interval,
             deadline=deadline.isoformat() if deadline is not None else None,
             stop_on_kill=not attempt.config.keep_session,
-            is_given=attempt.config.is_given,
+            successor_may_join=attempt.config.is_given,
         )

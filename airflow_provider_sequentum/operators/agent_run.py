@@ -249,12 +249,10 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         attempt.config = config
 
     def _attempt_from_record(self, value: object, context: Context) -> RunAttempt:
-        from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
+        from airflow_provider_sequentum.runs.record import RunRecord
 
         record = RunRecord.from_json(value)
-        config = record.config or RunConfig.of(self, agent_id=record.agent_id or None)
-        agent_id = record.agent_id or config.agent_id
-        return self._make_attempt(config.updated(agent_id=agent_id), record.updated(agent_id=agent_id), context)
+        return self._make_attempt(record.config, record, context)
 
     def _attempt_from_ids(self, values: list[object], context: Context) -> RunAttempt | None:
         from airflow_provider_sequentum.runs.record import RunConfig, runs_named_in
@@ -300,9 +298,7 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
     def _on_success(self, attempt: RunAttempt, context: Context) -> None:
         from airflow_provider_sequentum.reporting.asset_events import add_run
 
-        run, config = attempt.run, attempt.config
-        if run is None:
-            return
+        run, config = attempt.known_run, attempt.config
         add_run(context, attempt.port.hook, run)
         if config.expected_version is not None and run.config_version not in (None, config.pinned_version):
             from airflow_provider_sequentum.hooks.pins import move_pin

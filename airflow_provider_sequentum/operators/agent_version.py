@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -64,15 +65,11 @@ class RestoreAgentVersionOperator(BaseOperator):
         from airflow_provider_sequentum.runs.restore import RestoreConfig, restore_version
 
         config = RestoreConfig.of(self)
-        agent_id, version = config.agent_id, config.version
+        conn_id, agent_id, version = config.sequentum_conn_id, config.agent_id, config.version
         reason = config.reason or f"Restored version {version}."
-        hook = SequentumConnection(config.sequentum_conn_id)
-        try:
-            with about_run(agent_id), client_errors_as_exceptions(config.sequentum_conn_id):
-                new = restore_version(ClientPort(hook), agent_id, version, reason, _mark(context))
-        finally:
-            hook.close()
-        move_pin(config.sequentum_conn_id, agent_id, new)
+        with closing(SequentumConnection(conn_id)) as hook, about_run(agent_id), client_errors_as_exceptions(conn_id):
+            new = restore_version(ClientPort(hook), agent_id, version, reason, _mark(context))
+        move_pin(conn_id, agent_id, new)
         return new
 
 

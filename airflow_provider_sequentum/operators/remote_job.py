@@ -39,6 +39,7 @@ from airflow_provider_sequentum.airflow_compat.task_attempt import (
     is_own_task,
     is_retried,
     policy_retries,
+    task_facts,
 )
 from airflow_provider_sequentum.airflow_compat.task_state import TaskState
 from airflow_provider_sequentum.exceptions import (
@@ -219,7 +220,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
 
     def _previous_attempt(self, context: Context) -> A | None:
         """Return an attempt that owns the job of an earlier one; ``None`` if there is no record."""
-        with self._reading_record(may_own_job=int(getattr(context["ti"], "try_number", 1) or 1) > 1):
+        with self._reading_record(may_own_job=task_facts(context, self).earlier_attempts > 0):
             value = self._state(context).read()
         return None if value is None else self._read_or_refuse([value], context)
 
@@ -357,9 +358,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         return attempt.result
 
     def _defer(self, attempt: A, context: Context) -> None:
-        record = attempt.port.record
-        if record is None:
-            raise RuntimeError("There is no job to wait for.")
+        record = attempt.known_record
         # Airflow drops the kwargs when the deferral times out, and the next attempt reads the record, too.
         attempt.port.save(record)
         if self._is_ended(attempt, context):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -44,12 +44,12 @@ class _AgentSchedulesOperator(BaseOperator):
         from airflow_provider_sequentum.runs.schedules import SchedulesConfig
 
         config = SchedulesConfig.of(self)
-        hook = SequentumConnection(config.sequentum_conn_id)
-        try:
-            with about_run(config.agent_id), client_errors_as_exceptions(config.sequentum_conn_id):
-                yield AttemptPort(hook, context, TaskState(context, self.state_key)), config
-        finally:
-            hook.close()
+        with (
+            closing(SequentumConnection(config.sequentum_conn_id)) as hook,
+            about_run(config.agent_id),
+            client_errors_as_exceptions(config.sequentum_conn_id),
+        ):
+            yield AttemptPort(hook, context, TaskState(context, self.state_key)), config
 
     def _previous(self, context: Context, kind: type[S]) -> S | None:
         """Return the record of an earlier attempt.

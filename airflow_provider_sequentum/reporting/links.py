@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.hooks.connection import SequentumConnection
+    from airflow_provider_sequentum.hooks.port import AttemptPort
 
 RUN_LINK_KEY = "agent_run_link"
 RUN_SUMMARY_KEY = "run"
@@ -28,18 +29,6 @@ UNKNOWN = {"input_parameters": None, "map_index": None, "cost": None}
 """The fields of a summary without a value: the run was started elsewhere, the task is not mapped, there is no bill."""
 
 log = logging.getLogger(__name__)
-
-
-class Xcoms(Protocol):
-    """Pushes XComs, and has the connection that the links lead to."""
-
-    hook: SequentumConnection
-
-    def push(self, key: str, value: object) -> None:
-        """Push an XCom."""
-
-    def push_link(self, key: str, address: str) -> None:
-        """Push the address of an extra link."""
 
 
 class PushedLink(BaseOperatorLink):
@@ -97,21 +86,26 @@ def push_dashboard_link(
             set_first_address(context, link.key, dashboard)
 
 
-def publish_run(xcoms: Xcoms, run: Run, **more: Any) -> None:
-    """Push the summary of a run and the address of its page, for downstream tasks and for the extra link.
+def summary_of(run: Run, link: str, **more: Any) -> dict[str, Any]:
+    """Return what a task pushes under the XCom key ``run``.
 
-    :param more: further fields of the summary: ``input_parameters``, ``map_index``, ``cost``, ``note``.
+    :param more: further fields: ``input_parameters``, ``map_index``, ``cost``, ``note``.
     """
     from airflow_provider_sequentum.runs.describe import run_summary
 
-    link = xcoms.hook.run_link(run.agent_id, run.id)
-    xcoms.push_link(RUN_LINK_KEY, link)
-    xcoms.push(RUN_SUMMARY_KEY, run_summary(run, link=link, **{**UNKNOWN, **more}))
+    return run_summary(run, link=link, **{**UNKNOWN, **more})
 
 
-def publish_session(xcoms: Xcoms, summary: Mapping[str, Any]) -> None:
+def publish_run(port: AttemptPort, run: Run, **more: Any) -> None:
+    """Push the summary of a run and the address of its page, for downstream tasks and for the extra link."""
+    link = port.hook.run_link(run.agent_id, run.id)
+    port.push_link(RUN_LINK_KEY, link)
+    port.push(RUN_SUMMARY_KEY, summary_of(run, link, **more))
+
+
+def publish_session(port: AttemptPort, summary: Mapping[str, Any]) -> None:
     """Push a session's id, the address of its page and its summary, for downstream tasks and for the extra link."""
-    link = xcoms.hook.session_link(summary["session_id"])
-    xcoms.push(SESSION_ID_KEY, summary["session_id"])
-    xcoms.push_link(SESSION_LINK_KEY, link)
-    xcoms.push(SESSION_SUMMARY_KEY, {**summary, "link": link})
+    link = port.hook.session_link(summary["session_id"])
+    port.push(SESSION_ID_KEY, summary["session_id"])
+    port.push_link(SESSION_LINK_KEY, link)
+    port.push(SESSION_SUMMARY_KEY, {**summary, "link": link})

@@ -81,9 +81,19 @@ class RunAttempt(JobAttempt[RunRecord]):
         return self.record.name if self.record is not None else f"A run of agent {self.config.agent_id}"
 
     @property
+    def known_run(self) -> Run:
+        """The latest record of the run.
+
+        :raises RuntimeError: there is none yet.
+        """
+        if self.run is None:
+            raise RuntimeError("This attempt has no run yet: start_or_join or resume comes first.")
+        return self.run
+
+    @property
     def result(self) -> int:
         """The run's id."""
-        return self._known_run().id
+        return self.known_run.id
 
     @property
     def can_be_joined(self) -> bool:
@@ -122,7 +132,7 @@ class RunAttempt(JobAttempt[RunRecord]):
                 raise
             log.warning("The timeout expired before the run could be determined. (%s)", error)
             self._give_up()
-        run = self._known_run()
+        run = self.known_run
         agent = f" of agent {run.config_name!r}" if run.config_name else ""
         log.info("See run %s%s in Sequentum Cloud: %s", run.id, agent, self.port.hook.run_link(run.agent_id, run.id))
         is_over = self.is_over_now()
@@ -138,7 +148,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         # Imported here because few tasks need it.
         from airflow_provider_sequentum.runs.duration import find_overdue_time
 
-        overdue_at = find_overdue_time(self.port, record, self._known_run())
+        overdue_at = find_overdue_time(self.port, record, self.known_run)
         if overdue_at is not None:
             record = record.updated(overdue_at=overdue_at)
             self.port.save(record)
@@ -158,7 +168,7 @@ class RunAttempt(JobAttempt[RunRecord]):
     def is_over_now(self) -> bool:
         """Return whether there is nothing to wait for."""
         poller = RunPoller(self.wait_spec().updated(failure_pause=0.0))
-        self._outcome = poller.observe(self._known_run(), self.port.now()).outcome
+        self._outcome = poller.observe(self.known_run, self.port.now()).outcome
         return self._outcome is not None
 
     def resume(self, event: object) -> None:
@@ -241,7 +251,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         has_ended = self._outcome is PollOutcome.ENDED
         if not has_ended:
             self._give_up(stopped)
-        run = self._known_run()
+        run = self.known_run
         phase = phase_of(run)
         if phase is Phase.SUCCEEDED:
             self._accept(run)
@@ -394,8 +404,3 @@ class RunAttempt(JobAttempt[RunRecord]):
         log.info("Run %s ended as %s before it could be stopped.", run.id, status_name(run.status))
         self.process_run(run)
         return True
-
-    def _known_run(self) -> Run:
-        if self.run is None:
-            raise RuntimeError("This attempt has no run yet: start_or_join or resume comes first.")
-        return self.run

@@ -24,8 +24,8 @@ MAX_LISTED_IDS = 20
 """Maximum number of ids that a sentence names."""
 
 
-class RunProgress:
-    """Decides which polls of a run to log: a changed status immediately, otherwise at increasing intervals."""
+class LogIntervals:
+    """Decides which polls to log: a changed status immediately, otherwise at increasing intervals."""
 
     __slots__ = ("_next_line", "_quiet", "_status")
 
@@ -33,12 +33,6 @@ class RunProgress:
         self._status: object = None
         self._quiet = 0
         self._next_line: datetime | None = None
-
-    def line(self, run: Run, now: datetime, served_at: datetime | None) -> str | None:
-        """Return the line to log, or ``None``."""
-        if not self.is_due(run.status, now):
-            return None
-        return f"Run {run.id} of agent {run.agent_id}: {describe_run(run, served_at)}."
 
     def is_due(self, status: object, now: datetime) -> bool:
         """Return whether to log a status that was just read."""
@@ -54,18 +48,18 @@ class RunProgress:
 class OutageProgress:
     """Decides what to log of an outage: its start, then a line at increasing intervals, and its end."""
 
-    __slots__ = ("_progress", "since")
+    __slots__ = ("_intervals", "since")
 
     def __init__(self) -> None:
         self.since: datetime | None = None
         """When the outage began; ``None`` if there is none."""
-        self._progress = RunProgress()
+        self._intervals = LogIntervals()
 
     def failed(self, name: str, error: object, now: datetime) -> str | None:
         """Return the line to log for a failed poll of ``name``, or ``None``."""
         lasted = "" if self.since is None else f" for {format_seconds((now - self.since).total_seconds())}"
         self.since = self.since or now
-        if not self._progress.is_due("failed", now):
+        if not self._intervals.is_due("failed", now):
             return None
         return f"Could not check {name}{lasted}; trying again. ({error})"
 
@@ -74,7 +68,7 @@ class OutageProgress:
         if self.since is None:
             return None
         lasted = format_seconds((now - self.since).total_seconds())
-        self._progress, self.since = RunProgress(), None
+        self._intervals, self.since = LogIntervals(), None
         return f"The checks of {name} succeed again, after {lasted}."
 
 

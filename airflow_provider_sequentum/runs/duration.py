@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median
 from typing import TYPE_CHECKING
@@ -35,33 +34,20 @@ RUNS_LISTED = 100
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class UsualDuration:
-    """How long the agent's runs usually take, including the time in the queue.
-
-    :param seconds: the median.
-    :param samples: the number of runs.
-    """
-
-    seconds: float
-    samples: int
-
-
-def usual_duration(listed: Iterable[Run], run_id: int | None = None) -> UsualDuration | None:
-    """Return the median duration of the last successful runs; ``None`` if there are too few.
+def last_durations(listed: Iterable[Run], run_id: int) -> list[float]:
+    """Return how many seconds the last successful runs took, including the time in the queue.
 
     Runs with a duration of zero are ignored: the times are not precise enough, and three times zero is no limit.
 
     :param listed: the agent's runs, newest first.
     :param run_id: a run to leave out.
     """
-    seconds = [
+    return [
         (run.end_time - since).total_seconds()
         for run in listed
         if run.id != run_id and phase_of(run) is Phase.SUCCEEDED and run.end_time is not None
         if (since := run.created or run.start_time) is not None and run.end_time > since
     ][:MAX_SAMPLES]
-    return UsualDuration(median(seconds), len(seconds)) if len(seconds) >= MIN_DURATIONS else None
 
 
 def find_overdue_time(port: Sender, record: RunRecord, run: Run) -> datetime | None:
@@ -78,8 +64,8 @@ def find_overdue_time(port: Sender, record: RunRecord, run: Run) -> datetime | N
             error,
         )
         return None
-    usual = usual_duration(reply.value, run.id)
-    if usual is None:
+    durations = last_durations(reply.value, run.id)
+    if len(durations) < MIN_DURATIONS:
         log.warning(
             "%s will not be stopped if it takes too long: the usual duration is unknown, because fewer than %s runs of "
             "the agent have succeeded with a known duration.",
@@ -93,13 +79,14 @@ def find_overdue_time(port: Sender, record: RunRecord, run: Run) -> datetime | N
         # If a gateway's clock is ahead, the run seems to be older than its request.
         longest = now - record.requested_at if record.has_request_time else timedelta.max
         since = now - max(min(reply.served_at - run.created, longest), timedelta())
-    allowed = OVERDUE_FACTOR * usual.seconds
+    usual = median(durations)
+    allowed = OVERDUE_FACTOR * usual
     log.info(
         "%s will be stopped if it takes longer than %s: %s times the median of %s, from %s that succeeded.",
         record.name,
         format_seconds(allowed),
         OVERDUE_FACTOR,
-        format_seconds(usual.seconds),
-        counted(usual.samples, "run"),
+        format_seconds(usual),
+        counted(len(durations), "run"),
     )
     return since + timedelta(seconds=allowed)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.errors import SequentumError
@@ -35,9 +35,6 @@ clocks of the service's machines differ."""
 
 OLDER = timedelta(minutes=1)
 """A run that was created at least this much before the start was sent is not the one that was started."""
-
-JUST_BEFORE = "Runs {} seem to have been created just before the start was sent, but the service's clocks may differ."
-"""The reason why it is uncertain whether the start took effect."""
 
 LOOKUP_DELAYS = (5.0, 10.0)
 """Seconds before each search for a lost run, which may take a while to appear."""
@@ -70,7 +67,7 @@ def find_lost_run(port: Port, record: RunRecord, on_ambiguous_start: str, *, is_
         return None
     if len(candidates) > 1 or doubt:
         if on_ambiguous_start == "start":
-            log.warning("Any of the runs %s could be the lost one; a new run is started anyway.", ids_of(candidates))
+            log.warning("Any of the runs %s could be the lost one; a new run is started anyway.", _ids_of(candidates))
             return None
         if on_ambiguous_start == "fail" or not candidates:
             raise _ambiguous(record, candidates, doubt)
@@ -95,27 +92,20 @@ def _look_for_candidates(
             break
         port.sleep(delay)
         try:
-            reply = port.exchange(runs.list_runs(record.agent_id, MAX_LISTED_RUNS))
+            listed = list_since(port, record)
         except SequentumError:
             if number >= len(delays):
                 raise
             continue
-        listed, since = reply.value, requested_by_service(record, port.now(), reply.served_at, reply.value)
         # A sibling claims its run a moment after it was created, so the claims are read after the list of runs.
         claims = [claim for claim in port.claims() if claim.agent_id in (None, record.agent_id)]
-        candidates = candidates_for(record, listed, since, claims)
+        found = candidates_in(listed, record, claims)
+        candidates, doubt = found.all, found.doubt
         unanswered = sum(not claim.is_answered for claim in claims)
-        doubt = what_a_list_lacks(record, listed, since)
-        if not doubt and candidates and unanswered:
+        if candidates and unanswered and not doubt:
             doubt = f"{counted(unanswered, 'mapped sibling')} may have started it."
-        elif not doubt:
-            doubt = may_be_lost_by_sibling(candidates, claims)
         if candidates and not doubt:
             break
-        if not candidates and not doubt and number >= len(delays):
-            since = confirmed_request_time(port, reply.served_at, since)
-            candidates = created_just_before(record, listed, since, claims)
-            doubt = JUST_BEFORE.format(ids_of(candidates)) if candidates else ""
     return candidates, doubt
 
 
@@ -125,15 +115,6 @@ def note_nothing_found(message: str, record: JobRecord) -> None:
         log.info("%s", message)
     else:
         log.warning("%s %s", message, LATE_START)
-
-
-def may_be_lost_by_sibling(candidates: Sequence[Run], claims: Sequence[Claim]) -> str:
-    """Return why a candidate may be a lost run of a mapped sibling, as a sentence; empty if none can be."""
-    # Ids increase: a run that a sibling has lost has a lower id than the run that it has started since.
-    newest = max((max(claim.run_ids, default=0) for claim in claims if claim.has_lost_run), default=0)
-    if any(candidate.id < newest for candidate in candidates):
-        return "A mapped sibling has lost a run that was started at about the same time."
-    return ""
 
 
 def run_started_by(port: Port, reply: Reply[Run], record: RunRecord) -> Run:
@@ -169,7 +150,7 @@ def find_misnamed_run(port: Port, record: RunRecord, named: Run | None, *, is_ol
     intent = record.unnamed()
     port.save(intent)  # the run that the response names is not the task's, so it must not be stopped
     try:
-        found = find_lost_run(port, intent, record.config_or_defaults.on_ambiguous_start)
+        found = find_lost_run(port, intent, record.config.on_ambiguous_start)
     except AgentRunStartAmbiguous:
         port.save(intent.updated(is_ambiguous=True))
         raise
@@ -192,7 +173,8 @@ def is_misnamed(port: Port, record: RunRecord, named: Run | None) -> bool:
     if record.run_id is None or not record.has_request_time:
         return False
     if named is None:
-        return not _is_listed(port, record)
+        listed = port.send(runs.list_runs(record.agent_id, MAX_LISTED_RUNS))
+        return all(run.id != record.run_id for run in listed)
     # The worker's clock may be wrong, so it only decides whether the service's clock is worth a request.
     return _was_created_before(named, record.requested_at) and _is_older_by_list(port, named, record)
 
@@ -210,30 +192,17 @@ def find_in_place_of(port: Port, record: RunRecord, on_ambiguous_start: str) -> 
     """
     if not record.has_request_time:
         return None
-    intent = record.unnamed()
-    reply = port.exchange(runs.list_runs(record.agent_id, MAX_LISTED_RUNS))
-    if (listed := next((run for run in reply.value if run.id == record.run_id), None)) is not None:
-        return listed
-    since = requested_by_service(record, port.now(), reply.served_at, reply.value)
-    claims = port.claims()
-    candidates = candidates_for(intent, reply.value, since, claims)
-    doubt = what_a_list_lacks(intent, reply.value, since)
-    if not (candidates or doubt):
-        since = confirmed_request_time(port, reply.served_at, since)
-        candidates = created_just_before(intent, reply.value, since, claims)
-        doubt = JUST_BEFORE.format(ids_of(candidates)) if candidates else ""
-    if not (candidates or doubt) or on_ambiguous_start == "start":
+    intent, listed = record.unnamed(), list_since(port, record)
+    if (itself := next((run for run in listed.runs if run.id == record.run_id), None)) is not None:
+        return itself
+    found = candidates_in(listed, intent, port.claims())
+    if not (found.all or found.doubt) or on_ambiguous_start == "start":
         return None
-    if on_ambiguous_start == "adopt" and candidates:
-        return max(candidates, key=lambda candidate: candidate.id)
+    if on_ambiguous_start == "adopt" and found.all:
+        return max(found.all, key=lambda candidate: candidate.id)
     port.save(intent.updated(is_ambiguous=True))
     unknown = f"The service does not know run {record.run_id}, which its response named."
-    raise _ambiguous(intent, candidates, f"{unknown} {doubt}".rstrip())
-
-
-def _is_listed(port: Port, record: RunRecord) -> bool:
-    listed = port.send(runs.list_runs(record.agent_id, MAX_LISTED_RUNS))
-    return any(run.id == record.run_id for run in listed)
+    raise _ambiguous(intent, found.all, f"{unknown} {found.doubt}".rstrip())
 
 
 def _was_created_before(run: Run, requested_at: datetime | None) -> bool:
@@ -280,13 +249,71 @@ def confirmed_request_time(port: Sender, served_at: datetime | None, since: date
     return since - (served_at - confirmed_time(port, served_at, OLDER))
 
 
+class ListedRuns(NamedTuple):
+    """An agent's runs, listed to find the one whose start was lost.
+
+    :param runs: the list.
+    :param since: when the start was sent, by the service's clock; ``None`` if the service does not state its time.
+    :param confirmed_since: the same time, corrected if the ``Date`` of the list is not plausible.
+    """
+
+    runs: Page[Run]
+    since: datetime | None
+    confirmed_since: datetime | None
+
+
+def list_since(port: Sender, record: RunRecord) -> ListedRuns:
+    """List the runs of an agent.
+
+    :param record: the intent.
+    """
+    reply = port.exchange(runs.list_runs(record.agent_id, MAX_LISTED_RUNS))
+    since = requested_by_service(record, port.now(), reply.served_at, reply.value)
+    return ListedRuns(reply.value, since, confirmed_request_time(port, reply.served_at, since))
+
+
+class Candidates(NamedTuple):
+    """The runs that may be the one whose start was lost.
+
+    :param newer: those created since the start was sent.
+    :param just_before: if there are none, those that would be newer if the clocks of the service's machines differed.
+    :param doubt: why not even a single candidate is certain, as a sentence; empty if it is.
+    """
+
+    newer: list[Run]
+    just_before: list[Run]
+    doubt: str
+
+    @property
+    def all(self) -> list[Run]:
+        """All candidates."""
+        return self.newer or self.just_before
+
+
+def candidates_in(listed: ListedRuns, record: RunRecord, claims: Sequence[Claim]) -> Candidates:
+    """Return which runs of a list may be the one whose start was lost.
+
+    :param record: the intent.
+    :param claims: the claims of the mapped siblings, whose runs are not candidates.
+    """
+    newer = candidates_for(record, listed.runs, listed.since, claims)
+    doubt = _what_the_list_lacks(listed, record) or _may_be_lost_by_sibling(newer, claims)
+    if newer or doubt:
+        return Candidates(newer, [], doubt)
+    just_before = _created_just_before(listed, record, claims)
+    doubt = (
+        f"Runs {_ids_of(just_before)} seem to have been created just before the start was sent, but the service's "
+        "clocks may differ."
+    )
+    return Candidates([], just_before, doubt if just_before else "")
+
+
 def candidates_for(
     record: RunRecord, listed: Sequence[Run], since: datetime | None, claims: Iterable[Claim] = ()
 ) -> list[Run]:
-    """Return the runs that may be the one whose start was lost: those created since the start was sent.
+    """Return the runs that were created since the start was sent.
 
     :param since: when it was sent; see :func:`requested_by_service`. If that is not known, ids decide.
-    :param claims: the claims of the mapped siblings, whose runs are not candidates.
     """
     claimed = {run_id for claim in claims for run_id in claim.run_ids}
     return [
@@ -297,33 +324,36 @@ def candidates_for(
     ]
 
 
-def created_just_before(
-    record: RunRecord, listed: Sequence[Run], since: datetime | None, claims: Iterable[Claim] = ()
-) -> list[Run]:
-    """Return the runs that are not candidates, but would be if the clocks of the service's machines differed.
+def _created_just_before(listed: ListedRuns, record: RunRecord, claims: Iterable[Claim]) -> list[Run]:
+    """Return the runs that would be newer if the clocks of the service's machines differed.
 
-    One of them may be the lost run, so no other run is started. A run that had already ended is not the lost one, and a
-    run that is being stopped is more likely the task's run from before it was cleared. If the record is a guess, it is
-    not certain that a start was sent.
-
-    For the parameters, see :func:`candidates_for`.
+    A run that had already ended is not the lost one, and a run that is being stopped is more likely the task's run from
+    before it was cleared. If the record is a guess, it is not certain that a start was sent.
     """
+    since = listed.confirmed_since
     if since is None or record.is_guess:
         return []
-    earlier = candidates_for(record, listed, since - OLDER, claims)
+    earlier = candidates_for(record, listed.runs, since - OLDER, claims)
     going = [run for run in earlier if run.end_time is None or run.end_time >= since]
     return [run for run in going if run.status not in (RunStatus.STOPPING, RunStatus.STOPPED)]
 
 
-def what_a_list_lacks(record: RunRecord, listed: Page[Run], since: datetime | None) -> str:
-    """Return why the lost run may be missing from a list of runs, as a sentence; empty if it cannot be.
+def _what_the_list_lacks(listed: ListedRuns, record: RunRecord) -> str:
+    """Return why the lost run may be missing from the list, as a sentence; empty if it cannot be."""
+    found, unreadable = listed.runs, listed.runs.unreadable
+    if unreadable:
+        return f"{counted(unreadable, 'run')} in the service's list for agent {record.agent_id} cannot be read."
+    if is_cut(found, MAX_LISTED_RUNS) and all(_may_be_newer(run, record, listed.since) for run in found):
+        return f"More runs were created since than the {len(found)} that the service lists."
+    return ""
 
-    For the parameters, see :func:`candidates_for`.
-    """
-    if listed.unreadable:
-        return f"{counted(listed.unreadable, 'run')} in the service's list for agent {record.agent_id} cannot be read."
-    if is_cut(listed, MAX_LISTED_RUNS) and all(_may_be_newer(run, record, since) for run in listed):
-        return f"More runs were created since than the {len(listed)} that the service lists."
+
+def _may_be_lost_by_sibling(candidates: Sequence[Run], claims: Sequence[Claim]) -> str:
+    """Return why a candidate may be a lost run of a mapped sibling, as a sentence; empty if none can be."""
+    # Ids increase: a run that a sibling has lost has a lower id than the run that it has started since.
+    newest = max((max(claim.run_ids, default=0) for claim in claims if claim.has_lost_run), default=0)
+    if any(candidate.id < newest for candidate in candidates):
+        return "A mapped sibling has lost a run that was started at about the same time."
     return ""
 
 
@@ -338,7 +368,7 @@ def _may_be_newer(run: Run, record: RunRecord, since: datetime | None) -> bool:
 
 def _ambiguous(record: RunRecord, candidates: Sequence[Run], doubt: str) -> AgentRunStartAmbiguous:
     return AgentRunStartAmbiguous(
-        f"A start of agent {record.agent_id} was sent and the response was lost. Any of the runs {ids_of(candidates)} "
+        f"A start of agent {record.agent_id} was sent and the response was lost. Any of the runs {_ids_of(candidates)} "
         f"could be it, so none was adopted and none was started. {doubt} Check them in Sequentum Cloud, stop those you "
         "do not want, then clear the task to start a new run; or set on_ambiguous_start='adopt' or 'start'.",
         agent_id=record.agent_id,
@@ -346,6 +376,5 @@ def _ambiguous(record: RunRecord, candidates: Sequence[Run], doubt: str) -> Agen
     )
 
 
-def ids_of(candidates: Sequence[Run]) -> str:
-    """Return the ids as text."""
+def _ids_of(candidates: Sequence[Run]) -> str:
     return id_list(sorted(run.id for run in candidates))  # the oldest is the most likely one

@@ -86,22 +86,20 @@ def phase_of_status(status: RunStatus | int | str | None, table_type: str | None
 
 
 class NextStep(Enum):
-    """What a new attempt of the task does with the run of an earlier attempt."""
+    """What a new attempt of the task does with the run of an earlier attempt, as its log says it."""
 
-    START = "start"
-    """Start a new run, because the old one has ended or is unknown to the service."""
+    START = "Starting a new run"
+    """The old one has ended or is unknown to the service."""
 
-    STOP_AND_START = "stop_and_start"
-    """Stop the old run, then start a new one."""
+    STOP_AND_START = "Stopping it and starting a new run"
 
-    JOIN = "join"
+    JOIN = "Joining it"
     """Wait for the old run, or return it if it has ended."""
 
-    RESTART = "restart"
-    """Restart the old run in place."""
+    RESTART = "Restarting it in place"
 
-    REFUSE = "refuse"
-    """Fail: only a restart is allowed, and there is nothing left to restart."""
+    REFUSE = "Only a restart is allowed, and it cannot be restarted"
+    """Fail, because there is nothing left to restart."""
 
 
 def next_step(

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from airflow_provider_sequentum import parameters as p
 from airflow_provider_sequentum.api import runs
@@ -110,7 +110,7 @@ class RunRecord(JobRecord):
     """The record of one logical attempt at a run.
 
     :param agent_id: the agent.
-    :param config: the parsed parameters, so that a resumed task does not read the operator's arguments again. ``None``
+    :param config: the parsed parameters, so that a resumed task does not read the operator's arguments again. Not set
         within the record of a space, which has the configuration of all its runs.
     :param run_id: the run, once the service has responded.
     :param restart_asked_at: when the last restart in place was requested, by the worker's clock.
@@ -129,7 +129,7 @@ class RunRecord(JobRecord):
     """
 
     agent_id: int = 0
-    config: RunConfig | None = None
+    config: RunConfig = Field(default_factory=RunConfig)
     run_id: int | None = None
     restart_asked_at: datetime | None = None
     failure_ended_at: datetime | None = None
@@ -165,11 +165,6 @@ class RunRecord(JobRecord):
         sent the request, and the next attempt searches for its run.
         """
         return tuple(start for start in self.starts if start.run_id is not None or self.is_ambiguous)
-
-    @property
-    def config_or_defaults(self) -> RunConfig:
-        """The configuration; the defaults if the record has none."""
-        return self.config or RunConfig(agent_id=self.agent_id)
 
     @property
     def all_runs(self) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from airflow_provider_sequentum.jobs.port import OPTIONAL_SHARE
 from airflow_provider_sequentum.runs.describe import counted, format_time
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.service_time import confirmed_time
-from airflow_provider_sequentum.runs.wait import MAX_LISTED_RUNS, is_cut, length_of
+from airflow_provider_sequentum.runs.wait import MAX_LISTED_RUNS, is_cut
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.choices import RemoveMethod
@@ -112,12 +112,14 @@ def delete_old_runs(
         log.warning(
             "The service lists only the newest %s of agent %s. The oldest of them was created at %s; older runs "
             "are not checked.%s",
-            counted(length_of(listed), "run"),
+            counted(listed.length, "run"),
             agent_id,
             format_time(result.oldest_listed),
             " They will be listed once newer ones are deleted." if remove_method == "RemoveEntireRun" else "",
         )
-    for run in old_runs(listed, older_than, _service_time(port, listed, reply.served_at)):
+    # With a Date in the future, every run would be old. If nothing confirms it, some old runs may be kept.
+    now = _latest_now(listed, port.now()) if reply.served_at is None else confirmed_time(port, reply.served_at)
+    for run in old_runs(listed, older_than, now):
         reason = _why_kept(port, run, remove_method, why_not_landed)
         if reason is None and not dry_run:
             reason = _delete(port, run, remove_method, result)
@@ -129,19 +131,6 @@ def delete_old_runs(
             log.info("Run %s of agent %s is kept: %s.", run.id, agent_id, reason)
     done = "would be deleted (dry_run=True)" if dry_run else f"deleted ({remove_method})"
     log.info("%s of agent %s %s, %d kept.", counted(len(result.deleted), "run"), agent_id, done, len(result.kept))
-
-
-def _service_time(port: Sender, listed: Sequence[Run], served_at: datetime | None) -> datetime:
-    """Return a time that the service's clock has reached.
-
-    With a ``Date`` in the future, every run would be old. If nothing confirms the ``Date``, the worker's clock is used:
-    some old runs may be kept.
-
-    :param served_at: the time by the ``Date`` of a response, if it had one.
-    """
-    if served_at is None:
-        return _latest_now(listed, port.now())
-    return confirmed_time(port, served_at)
 
 
 def _latest_now(listed: Sequence[Run], now: datetime) -> datetime:

@@ -245,16 +245,14 @@ def start_of(period: str, now: datetime) -> datetime | None:
 # The procedures
 
 
-def check_credits(port: Sender, min_credits: float | None, what: str) -> None:
+def check_credits(port: Sender, min_credits: float, what: str) -> None:
     """Check that enough credits are left.
 
-    :param min_credits: the minimum; ``None`` skips the check.
+    :param min_credits: the minimum.
     :param what: what is to be started.
     :raises CreditsTooLow: fewer are left.
     :raises SequentumError: the balance cannot be read. A task with this check must not start anything without it.
     """
-    if min_credits is None:
-        return
     available = port.send(api.billing.credits()).available_credits
     if available < Decimal(str(min_credits)):
         raise CreditsTooLow(

@@ -50,15 +50,6 @@ BUSY_DELAYS = (10.0, 20.0, 30.0)
 RESTART_REFUSALS = (400, 404, 405, 409, 422)
 """Status codes which mean that a run cannot be restarted, or that the service does not offer restarts."""
 
-STEP_NAMES: Mapping[NextStep, str] = {
-    NextStep.START: "Starting a new run",
-    NextStep.STOP_AND_START: "Stopping it and starting a new run",
-    NextStep.JOIN: "Joining it",
-    NextStep.RESTART: "Restarting it in place",
-    NextStep.REFUSE: "Only a restart is allowed, and it cannot be restarted",
-}
-"""The log text of each step."""
-
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -79,7 +70,7 @@ def acquire_run(port: Port, previous: RunRecord | None, new: RunRecord) -> Run:
     :raises SequentumError: the service refused a request or could not be reached. If it is uncertain whether a start
         took effect, the record shows that.
     """
-    config = new.config_or_defaults
+    config = new.config
     # Airflow has deleted the XComs in which an earlier attempt announced and claimed its runs.
     _announce(port, config, new.starts if previous is None else previous.starts)
     if previous is None:
@@ -104,7 +95,7 @@ def take_up_run(port: Port, record: RunRecord, new: RunRecord, run: Run | None) 
     :param new: the record of this attempt.
     :param run: the current state of the run; ``None`` if the service does not know it.
     """
-    config = new.config_or_defaults
+    config = new.config
     step = _decide(record, run, new)
     if run is None and not record.was_cleared(new.max_tries):
         run = find_in_place_of(port, record, config.on_ambiguous_start)
@@ -136,7 +127,7 @@ def _decide(record: RunRecord, run: Run | None, new: RunRecord) -> NextStep:
     :param run: the run; ``None`` if the service does not know it.
     :param new: the record of this attempt.
     """
-    config, was_cleared = new.config_or_defaults, record.was_cleared(new.max_tries)
+    config, was_cleared = new.config, record.was_cleared(new.max_tries)
     step = next_step(
         None if run is None else phase_of(run),
         is_same_work=record.is_same_work(config.fingerprint()),
@@ -148,7 +139,7 @@ def _decide(record: RunRecord, run: Run | None, new: RunRecord) -> NextStep:
     )
     state = status_name(run.status) if run is not None else "unknown to the service"
     why = "The task was cleared" if was_cleared else "This is another attempt of the task"
-    log.info("%s; its run %s of agent %s is %s. %s.", why, record.run_id, record.agent_id, state, STEP_NAMES[step])
+    log.info("%s; its run %s of agent %s is %s. %s.", why, record.run_id, record.agent_id, state, step.value)
     return step
 
 
@@ -163,7 +154,7 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
     # Imported here because a resumed task starts nothing.
     from airflow_provider_sequentum.runs.before_start import check_before_start
 
-    config = new.config_or_defaults
+    config = new.config
     before = new.starts or (previous.starts_made if previous is not None else ())
     starts = check_before_start(port, config, before, is_first=previous is None)
     now = port.now()
@@ -294,7 +285,7 @@ def restart_or_start(port: Port, record: RunRecord, run: Run, new: RunRecord) ->
         if now is not None and phase_of(now) not in (Phase.RESTARTABLE, Phase.ARCHIVED):
             log.info("%s was restarted by a person or another program; joining it.", record.name)
             return now
-        if new.config_or_defaults.retry_mode == "restart":
+        if new.config.retry_mode == "restart":
             raise _restart_refused(record, f"the service refused: {error}") from error
         log.warning("%s cannot be restarted, so a new run is started. (%s)", record.name, error)
         return start_run(port, new, record)
@@ -339,7 +330,7 @@ def _find_requested_run(port: Port, record: RunRecord, new: RunRecord) -> RunRec
 
     :return: the record, with the run if one was found.
     """
-    policy = new.config_or_defaults.on_ambiguous_start
+    policy = new.config.on_ambiguous_start
     log.warning(
         "An earlier attempt may have started a run of agent %s whose id is unknown. Searching for it.", record.agent_id
     )

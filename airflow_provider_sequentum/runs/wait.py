@@ -11,7 +11,7 @@ from pydantic import model_validator
 
 from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.errors import SequentumError, UnexpectedResponse
-from airflow_provider_sequentum.api.parsing import time_between
+from airflow_provider_sequentum.api.parsing import Page, time_between
 from airflow_provider_sequentum.api.run_status import status_name
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
@@ -23,7 +23,14 @@ from airflow_provider_sequentum.jobs.port import (
     fault_tolerance,
 )
 from airflow_provider_sequentum.jobs.record import JobEvent, Stored
-from airflow_provider_sequentum.runs.describe import OutageProgress, RunProgress, counted, format_time, id_list
+from airflow_provider_sequentum.runs.describe import (
+    LogIntervals,
+    OutageProgress,
+    counted,
+    describe_run,
+    format_time,
+    id_list,
+)
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.service_time import clock_ahead, is_of_another_clock
@@ -127,7 +134,7 @@ class RunPoller:
         self.run: Run | None = None
         self.is_missing = False
         """Whether it is uncertain, after the last poll, that the run exists: a 404, or an inconclusive list."""
-        self._progress = RunProgress()
+        self._intervals = LogIntervals()
         self._seen_restarted = spec.restart_asked_at is None
         self._running_since: datetime | None = None
         """By the clock of ``now``. If the service's time is unknown, the time of the first poll."""
@@ -157,8 +164,9 @@ class RunPoller:
         if phase is Phase.UNKNOWN and run.status != self._unknown_status:
             self._unknown_status = run.status
             return PollResult(message=self._unknown_status_message(run), level=logging.WARNING)
-        line = self._progress.line(run, now, served_at)
-        return PollResult(message=" ".join(filter(None, (back, line))) or None)
+        if self._intervals.is_due(run.status, now):
+            back = f"{back or ''} Run {run.id} of agent {run.agent_id}: {describe_run(run, served_at)}.".lstrip()
+        return PollResult(message=back)
 
     def found(self, run: Run | None, now: datetime, served_at: datetime | None = None) -> PollResult:
         """Process the result of a search for the run. A run that was found is polled from then on."""
@@ -170,7 +178,7 @@ class RunPoller:
         back = self._end_outage(now)
         if self.deadline_passed(now):
             return PollResult(PollOutcome.DEADLINE)
-        if not self._progress.is_due("not found", now):
+        if not self._intervals.is_due("not found", now):
             return PollResult(message=back)
         until = "" if self.spec.deadline is None else f" until {format_time(self.spec.deadline)}"
         waiting = f"Waiting{until} for {self.spec.name}: none so far."
@@ -259,20 +267,15 @@ def may_be_the_old_failure(run: Run, restarted: RunRecord | WaitSpec, now: datet
     )
 
 
-def length_of(listed: Sequence[object]) -> int:
-    """Return the length of a list including its unreadable entries, to find out whether it may have been cut."""
-    return getattr(listed, "length", len(listed))
-
-
-def is_cut(listed: Sequence[object], size: int) -> bool:
+def is_cut(listed: Page[Run], size: int) -> bool:
     """Return whether there may be older runs than the listed ones. The newest come first.
 
     :param size: how many were requested. The service may list fewer, and state how many there are.
     """
-    return length_of(listed) >= size or (getattr(listed, "total_record_count", None) or 0) > length_of(listed)
+    return listed.length >= size or (listed.total_record_count or 0) > listed.length
 
 
-def first_run_since(listed: Sequence[Run], since: datetime, now: datetime, served_at: datetime | None) -> Run | None:
+def first_run_since(listed: Page[Run], since: datetime, now: datetime, served_at: datetime | None) -> Run | None:
     """Return the first of an agent's listed runs that was created at ``since`` or later.
 
     :param since: by Airflow's clock.
@@ -293,7 +296,7 @@ def first_run_since(listed: Sequence[Run], since: datetime, now: datetime, serve
     if is_cut(listed, MAX_LISTED_RUNS) and len(later) == len(known):
         agent = f"agent {listed[0].agent_id}" if listed else "the agent"
         raise SequentumRequestRefused(
-            f"The service lists only the newest {length_of(listed)} runs of {agent}. All of them may have been created "
+            f"The service lists only the newest {listed.length} runs of {agent}. All of them may have been created "
             f"since {format_time(since)}, so the first one cannot be determined. Set a later time, or run_id."
         )
     first = min(later, key=lambda run: (run.created, run.id), default=None)
@@ -305,14 +308,13 @@ def first_run_since(listed: Sequence[Run], since: datetime, now: datetime, serve
     return first
 
 
-def _what_may_be_earlier(listed: Sequence[Run], first: Run | None, since: datetime) -> str:
+def _what_may_be_earlier(listed: Page[Run], first: Run | None, since: datetime) -> str:
     """Return as a clause which runs of a list may have been created between ``since`` and the first one."""
     old = [place for place, run in enumerate(listed) if run.created is not None and run.created < since]
     first_place = listed.index(first) if first is not None else -1
     # The list goes from the newest to the oldest, and ids increase.
-    gaps = getattr(listed, "gaps", ())
-    harmless = sum(gap <= first_place or gap > min(old, default=len(listed)) for gap in gaps)
-    unreadable = getattr(listed, "unreadable", 0) - harmless
+    harmless = sum(gap <= first_place or gap > min(old, default=len(listed)) for gap in listed.gaps)
+    unreadable = listed.unreadable - harmless
     newest_old = max((listed[place].id for place in old), default=0)
     undated = [
         run.id

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
-from functools import partial
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from airflow.exceptions import AirflowRescheduleException
@@ -33,7 +31,13 @@ from airflow_provider_sequentum.exceptions import (
     client_errors_as_exceptions,
 )
 from airflow_provider_sequentum.parameters import MAX_DURATION
-from airflow_provider_sequentum.reporting.links import AgentRunLink, publish_run, push_dashboard_link
+from airflow_provider_sequentum.reporting.links import (
+    RUN_LINK_KEY,
+    RUN_SUMMARY_KEY,
+    AgentRunLink,
+    push_dashboard_link,
+    summary_of,
+)
 
 if TYPE_CHECKING:
     import jinja2
@@ -298,6 +302,7 @@ def _timed_out(poller: RunPoller, run: Run | None) -> str:
 
 
 def _publish(context: Context, port: ClientPort, run: Run) -> None:
-    xcoms = SimpleNamespace(hook=port.hook, push=context["ti"].xcom_push, push_link=partial(push_address, context))
-    map_index = map_index_of(context["ti"])
-    publish_run(xcoms, run, map_index=map_index if map_index >= 0 else None)
+    link, map_index = port.hook.run_link(run.agent_id, run.id), map_index_of(context["ti"])
+    push_address(context, RUN_LINK_KEY, link)
+    summary = summary_of(run, link, map_index=map_index if map_index >= 0 else None)
+    context["ti"].xcom_push(key=RUN_SUMMARY_KEY, value=summary)

@@ -312,16 +312,13 @@ class SessionAttempt(JobAttempt[SessionRecord]):
 
     # Events
 
-    def _take(self, session_id: str, event: SessionEvent) -> None:
-        self._take_highlight(session_id, event)
-        if self._screenshots is not None:
-            self._screenshots.take(session_id, event)
-
-    def _take_highlight(self, _: str, event: SessionEvent) -> None:
+    def _take(self, event: SessionEvent) -> None:
         self._highlights.take(event)
+        if self._screenshots is not None:
+            self._screenshots.take(self.known_record.known_session.session_id, event)
 
-    def _take_again(self, session_id: str, event: SessionEvent) -> None:
-        self._take(session_id, event)
+    def _take_again(self, event: SessionEvent) -> None:
+        self._take(event)
         if (line := progress_line(event)) is not None:
             self._logged_in_triggerer.append(line)
 
@@ -347,7 +344,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         session = record.known_session
         self.port.record = record
         for index in self._highlights.missing(session):
-            if not read_again(self.port, session, index - 1, self._take_highlight, index, HIGHLIGHT_PAGE):
+            if not read_again(self.port, session, index - 1, self._highlights.take, index, HIGHLIGHT_PAGE):
                 self._highlights.give_up(index)
         self._save_and_publish(record)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sequentum.api.text import one_line
 from airflow_provider_sequentum.exceptions import AgentBuilderEnded, AgentBuilderException, AgentBuilderFailed
-from airflow_provider_sequentum.runs.describe import RunProgress, counted, format_seconds
+from airflow_provider_sequentum.runs.describe import LogIntervals, counted, format_seconds
 from airflow_provider_sequentum.sessions.state import Action, Session
 
 if TYPE_CHECKING:
@@ -106,14 +106,14 @@ class SessionProgress:
     """Decides when to log that a session without news is still active: at increasing intervals."""
 
     def __init__(self) -> None:
-        self._progress = RunProgress()
+        self._intervals = LogIntervals()
         self._seen: object = None
 
     def line(self, session: Session, now: datetime) -> str | None:
         """Return the line to log, or ``None``."""
         seen = (session.state, session.cursor)
         is_news, self._seen = seen != self._seen, seen
-        if not self._progress.is_due(seen, now) or is_news:  # news has just been logged from the events
+        if not self._intervals.is_due(seen, now) or is_news:  # news has just been logged from the events
             return None
         since = session.state_since
         lasted = f" for {format_seconds((now - since).total_seconds())}" if since is not None else ""

@@ -28,8 +28,8 @@ HIGHLIGHT_PAGE = 256 * 1024
 
 log = logging.getLogger(__name__)
 
-EventTaker = Callable[[str, "SessionEvent"], None]
-"""Receives the session id and every event as it is read."""
+EventTaker = Callable[["SessionEvent"], None]
+"""Receives every event as it is read."""
 
 
 class TurnEvent(JobEvent):
@@ -195,7 +195,7 @@ class SessionPoller:
             if self._narrate and (line := progress_line(event)) is not None:
                 log.log(line[0], "%s", line[1])
             if self._take is not None:
-                self._take(self.session.session_id, event)
+                self._take(event)
             self.session = self.session.observe_event(event, now, served_at)
         self._longest_page = _next_page(page, self._longest_page)
         # Only one page is requested from a server that does not state the number of events.
@@ -312,7 +312,7 @@ def read_again(
         for event in page.events:
             if (event.event_index or 0) > until:
                 return cursor == until
-            take(session.session_id, event)
+            take(event)
             cursor = event.event_index or cursor
         if not page.events and not page.is_cut:
             break

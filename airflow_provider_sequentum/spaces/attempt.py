@@ -208,7 +208,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
                 run.port.record = lost
                 known.append(run)
         records = [*(run.known_record for run in known), *record.further_runs]
-        results = stop_runs(self.port, records, self.config.stop_grace) if records else []
+        results = stop_runs(self.port, records, self.config.stop_grace)
         for run, result in zip(known, results, strict=False):
             run.process_stop(run.known_record, result)
         if records:
@@ -315,8 +315,10 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         if late:
             self.port.deadline = None
             if self.config.on_timeout == "stop" or self.known_record.execution_timeout_is_first:
-                results = self._stop_runs([run for agent in late if (run := self._runs[agent]).can_be_joined])
-                stopped = {run.known_record.agent_id: result for run, result in results}
+                known = [self._runs[agent].known_record for agent in late if self._runs[agent].can_be_joined]
+                results = stop_runs(self.port, known, self.config.stop_grace)
+                self.stop_failed = self.stop_failed or not all(result.confirmed for result in results)
+                stopped = {record.agent_id: result for record, result in zip(known, results, strict=True)}
         for agent_id in waited:
             self._guarded(agent_id, partial(self._conclude, agent_id, stopped.get(agent_id)))
 
@@ -437,14 +439,6 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
                 self.port.send(runs.stop(record.agent_id, record.run_id or 0), within=MAX_REQUEST_SECONDS)
             except SequentumError as error:
                 log.info("Could not request the stop of %s; it will be requested again. (%s)", record.name, error)
-
-    def _stop_runs(self, attempts: Sequence[RunAttempt]) -> list[tuple[RunAttempt, RunStopper]]:
-        if not attempts:
-            return []
-        records = [attempt.known_record for attempt in attempts]
-        results = stop_runs(self.port, records, self.config.stop_grace)
-        self.stop_failed = self.stop_failed or not all(result.confirmed for result in results)
-        return list(zip(attempts, results, strict=True))
 
     def _owned(self) -> list[RunAttempt]:
         return [run for run in self.runs.values() if run.may_be_running and not run.is_released]

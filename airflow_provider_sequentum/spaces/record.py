@@ -250,7 +250,7 @@ class SpaceRecord(JobRecord):
         if run is None:
             return self.updated(runs=runs, not_started={**others, agent_id: "its start failed"})
         # Fields that are the same for all runs are in the record of the space.
-        slim = run.updated(config=None, fingerprint=None, deadline=None, execution_deadline=None)
+        slim = run.updated(config=RunConfig(), fingerprint=None, deadline=None, execution_deadline=None)
         replaced = {other: ids for other, ids in self.replaced.items() if other != agent_id}
         return self.updated(runs={**runs, agent_id: slim}, not_started=others, replaced=replaced)
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum.api import runs, spaces
@@ -32,27 +31,15 @@ from airflow_provider_sequentum.jobs.siblings import Announcement, Claim
 from airflow_provider_sequentum.jobs.stop import MAX_REQUEST_SECONDS
 from airflow_provider_sequentum.runs import lost_start
 from airflow_provider_sequentum.runs.describe import counted, format_time, id_list
-from airflow_provider_sequentum.runs.lost_start import (
-    JUST_BEFORE,
-    candidates_for,
-    confirmed_request_time,
-    created_just_before,
-    ids_of,
-    may_be_lost_by_sibling,
-    note_nothing_found,
-    requested_by_service,
-    what_a_list_lacks,
-)
+from airflow_provider_sequentum.runs.lost_start import ListedRuns, candidates_in, list_since, note_nothing_found
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.spend import check_credits, reserve_credits
 from airflow_provider_sequentum.runs.start import raise_if_busy, send_start
 from airflow_provider_sequentum.runs.stop import stop_runs
-from airflow_provider_sequentum.runs.wait import MAX_LISTED_RUNS
 from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
 
 if TYPE_CHECKING:
-    from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.jobs.siblings import PlannedStart
 
@@ -116,7 +103,8 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
         ``on_ambiguous_start`` is ``start``.
     """
     config = new.config
-    check_credits(port, config.min_credits, new.name)
+    if config.min_credits is not None:
+        check_credits(port, config.min_credits, new.name)
     made = new.starts or (previous.starts_made if previous is not None else ())
     starts = _reserve_credits(port, new, made)
     record = new.updated(requested_at=port.now(), starts=starts)
@@ -283,12 +271,9 @@ class SpaceSearch:
         self.doubtful: dict[int, list[Run]] = {}
         """The runs that may belong to the start or not, by agent; empty if an agent's run may be hidden."""
         self._is_confirmed = record.runs is not None or record.is_guess
-        self._lists: dict[int, tuple[Page[Run], datetime | None]] = {}
-        """The runs of each agent, and the time of the start by the clock of the runs' times."""
-        self._confirmed: dict[int, datetime | None] = {}
-        """The same time, if it can be relied on."""
+        self._lists: dict[int, ListedRuns] = {}
         self._missing: list[int] = []
-        self._lacks: dict[int, str] = {}
+        self._doubts: dict[int, str] = {}
         self._unanswered = self._unlisted = 0
 
     @property
@@ -328,41 +313,22 @@ class SpaceSearch:
             self._expect_all_agents(port)
         lost = [agent for agent, record in self.agents.items() if record.run_id is None]
         for agent in lost:
-            if agent not in {*self.certain, *self.doubtful} or agent in self._lacks:
-                reply = port.exchange(runs.list_runs(agent, MAX_LISTED_RUNS))
-                since = requested_by_service(self.agents[agent], port.now(), reply.served_at, reply.value)
-                self._lists[agent] = reply.value, since
-                self._confirmed[agent] = confirmed_request_time(port, reply.served_at, since)
+            if agent not in {*self.certain, *self.doubtful} or agent in self._doubts:
+                self._lists[agent] = list_since(port, self.agents[agent])
         # A sibling claims its run a moment after it started it, so the claims are read after the lists.
         claims = port.claims()
         self._unanswered = sum(not claim.is_answered for claim in claims)
-        candidates = {
-            agent: candidates_for(self.agents[agent], runs_of_agent, since, claims)
-            for agent, (runs_of_agent, since) in self._lists.items()
-        }
-        lacks = {
-            agent: what_a_list_lacks(self.agents[agent], runs_of_agent, since)
-            for agent, (runs_of_agent, since) in self._lists.items()
-        }
-        lacks = {agent: lack or may_be_lost_by_sibling(candidates[agent], claims) for agent, lack in lacks.items()}
-        earlier = {
-            agent: created_just_before(self.agents[agent], runs_of_agent, self._confirmed[agent], claims)
-            for agent, (runs_of_agent, _) in self._lists.items()
-            if not (lacks[agent] or candidates[agent])
-        }
-        lacks |= {agent: JUST_BEFORE.format(ids_of(found)) for agent, found in earlier.items() if found}
-        self._lacks = {agent: sentence for agent, sentence in lacks.items() if sentence}
-        self._missing = [agent for agent in lost if not candidates[agent]]
+        found = {agent: candidates_in(listed, self.agents[agent], claims) for agent, listed in self._lists.items()}
+        self._doubts = {agent: each.doubt for agent, each in found.items() if each.doubt}
+        self._missing = [agent for agent in lost if not found[agent].newer]
         is_clear = not (self._is_unproven or self._unanswered)
         self.certain = {
-            agent: found[0]
-            for agent, found in candidates.items()
-            if is_clear and len(found) == 1 and agent not in self._lacks
+            agent: each.newer[0]
+            for agent, each in found.items()
+            if is_clear and len(each.newer) == 1 and not each.doubt
         }
         self.doubtful = {
-            agent: found or earlier.get(agent, [])
-            for agent, found in candidates.items()
-            if (found or agent in self._lacks) and agent not in self.certain
+            agent: each.all for agent, each in found.items() if (each.all or each.doubt) and agent not in self.certain
         }
 
     def _expect_all_agents(self, port: Port) -> None:
@@ -390,7 +356,7 @@ class SpaceSearch:
         ids = sorted(run.id for found in self.doubtful.values() for run in found)
         lost = f"A start of space {self.record.space_id} was sent and its response was lost."
         found = f"Runs {id_list(ids)} of agents {id_list(sorted(self.doubtful))} may belong to it, or not."
-        sentences = [lost, found, *list(self._lacks.values())[:MAX_NAMED]]
+        sentences = [lost, found, *list(self._doubts.values())[:MAX_NAMED]]
         if self._is_unproven:
             missing = f"Agents {id_list(self._missing)} have no such run" if self._missing else ""
             unread = f"{counted(self._unlisted, 'agent')} could not be read" if self._unlisted else ""
@@ -425,7 +391,7 @@ def stop_stopping_runs(
     """
     stopping = [agent for agent, run in seen.items() if getattr(run, "status", None) is RunStatus.STOPPING]
     errors = {}
-    results = stop_runs(port, [records[agent] for agent in stopping], stop_grace) if stopping else []
+    results = stop_runs(port, [records[agent] for agent in stopping], stop_grace)
     for agent, result in zip(stopping, results, strict=True):
         if result.confirmed:
             seen[agent] = result.seen
@@ -440,7 +406,7 @@ def make_room(port: Sender, record: SpaceRecord, stop_grace: float) -> None:
     :raises AgentRunStillRunning: the end of some runs could not be confirmed.
     """
     active = _active_runs(port, list(record.known_runs.values()))
-    results = stop_runs(port, active, stop_grace) if active else []
+    results = stop_runs(port, active, stop_grace)
     left = [run for run, result in zip(active, results, strict=True) if not result.confirmed]
     if left:
         raise still_running(left)

@@ -32,7 +32,8 @@ class AgentBuilderTrigger(RemoteJobTrigger):
     :param poll_interval: seconds between two polls of the session.
     :param deadline: when to give up, as an ISO 8601 time with an offset; ``None`` means no deadline.
     :param stop_on_kill: cancel the session when a user marks or clears the waiting task (Airflow 3.3 and later).
-    :param is_given: whether another task started the session, so that the new attempt of a cleared task continues it.
+    :param successor_may_join: whether the new attempt of a cleared task continues the session, because another task
+        started it.
     :param other: unknown arguments that another version of this package has stored. They are kept.
     """
 
@@ -42,21 +43,18 @@ class AgentBuilderTrigger(RemoteJobTrigger):
         self,
         *,
         sequentum_conn_id: str,
-        session: dict[str, Any] | None = None,
+        session: dict[str, Any],
         poll_interval: float = 10.0,
         deadline: str | None = None,
         stop_on_kill: bool = False,
-        is_given: bool = False,
+        successor_may_join: bool = False,
         **other: Any,
     ) -> None:
-        super().__init__(
-            sequentum_conn_id=sequentum_conn_id, stop_on_kill=stop_on_kill, successor_may_join=is_given, other=other
-        )
+        super().__init__(sequentum_conn_id, stop_on_kill, successor_may_join, other)
         self.session = session
-        self.session_id: str | None = (session or {}).get("session_id")
+        self.session_id: str = session["session_id"]
         self.poll_interval = poll_interval
         self.deadline = deadline
-        self.is_given = is_given
 
     @property
     def job_name(self) -> str:
@@ -66,14 +64,9 @@ class AgentBuilderTrigger(RemoteJobTrigger):
     async def wait(self) -> dict[str, Any]:
         """Return the event, as soon as there is one."""
         from airflow_provider_sequentum.jobs.record import fields_of
-        from airflow_provider_sequentum.sessions.record import session_id_in
         from airflow_provider_sequentum.sessions.state import Session
         from airflow_provider_sequentum.sessions.wait import SessionPoller, TurnEvent
 
-        if self.session_id is None:
-            # Another version deferred the task. The worker will refuse its record, but needs the session id.
-            named = session_id_in([self.arguments])
-            return TurnEvent(session=Session(session_id=named)).to_json() if named is not None else {}
         deadline = datetime.fromisoformat(self.deadline) if self.deadline else None
         poller = SessionPoller(Session.from_json(self.session), poll_interval=self.poll_interval, deadline=deadline)
         try:
@@ -105,9 +98,7 @@ class AgentBuilderTrigger(RemoteJobTrigger):
         from airflow_provider_sequentum.sessions.state import Session
         from airflow_provider_sequentum.sessions.stop import SessionStopper
 
-        if self.session_id is None:
-            return []
-        may_be_cleared = self.is_given and not self.is_in_dag_test
+        may_be_cleared = self.successor_may_join and not self.is_in_dag_test
         if may_be_cleared and await asyncio.to_thread(state_of, self.task_instance) in NOT_STARTED:
             self.log.info("%s is left as it is, for the task's new attempt.", self.job_name)
             return []

@@ -60,12 +60,7 @@ class AgentRunTrigger(RemoteJobTrigger):
         stop_grace: float = 45.0,
         **other: Any,
     ) -> None:
-        super().__init__(
-            sequentum_conn_id=sequentum_conn_id,
-            stop_on_kill=stop_on_kill,
-            successor_may_join=successor_may_join,
-            other=other,
-        )
+        super().__init__(sequentum_conn_id, stop_on_kill, successor_may_join, other)
         self.agent_id = agent_id
         self.run_id = run_id
         self.since = since

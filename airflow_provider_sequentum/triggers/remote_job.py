@@ -41,7 +41,7 @@ class RemoteJobTrigger(BaseTrigger):
     """The key of the XCom with the job of an attempt."""
 
     def __init__(
-        self, *, sequentum_conn_id: str, stop_on_kill: bool, successor_may_join: bool, other: Mapping[str, Any]
+        self, sequentum_conn_id: str, stop_on_kill: bool, successor_may_join: bool, other: Mapping[str, Any]
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.sequentum_conn_id = sequentum_conn_id

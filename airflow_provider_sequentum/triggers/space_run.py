@@ -43,12 +43,7 @@ class SpaceRunsTrigger(RemoteJobTrigger):
         stop_grace: float = 45.0,
         **other: Any,
     ) -> None:
-        super().__init__(
-            sequentum_conn_id=sequentum_conn_id,
-            stop_on_kill=stop_on_kill,
-            successor_may_join=successor_may_join,
-            other=other,
-        )
+        super().__init__(sequentum_conn_id, stop_on_kill, successor_may_join, other)
         self.space_id = space_id
         self.waits = waits
         self.also_stop = also_stop or []

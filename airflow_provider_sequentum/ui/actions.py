@@ -73,7 +73,7 @@ def restart_plan(view: TaskView) -> RestartPlan | None:
         and record.run_id == run.run_id
         and run.phase is Phase.RESTARTABLE
         and not record.is_rejected
-        and record.config_or_defaults.retry_mode != "new"
+        and record.config.retry_mode != "new"
     )
     return RestartPlan(is_in_place)
 
@@ -174,8 +174,7 @@ def records_of(view: TaskView) -> list[RunRecord]:
 
 def grace_of(view: TaskView) -> float:
     """Return the seconds that the task gives its runs to wind down."""
-    config = view.record.config if view.record is not None else None
-    return config.stop_grace if config is not None else DEFAULT_GRACE
+    return view.record.config.stop_grace if view.record is not None else DEFAULT_GRACE
 
 
 def restart(session: Session, view: TaskView, user: BaseUser, clear: Callable[[dict[str, Any]], None]) -> str:

@@ -486,7 +486,7 @@ def _summaries_in(value: object) -> Sequence[object]:
 
 
 def _conn_id_of(record: RunRecord | SpaceRecord | None, rendered: Mapping[str, Any] | None) -> str | None:
-    if record is not None and record.config is not None:
+    if record is not None:
         return record.config.sequentum_conn_id
     return _text((rendered or {}).get("sequentum_conn_id"))
 

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sequentum.runs.phases import phase_of, phase_of_status
-from airflow_provider_sequentum.runs.wait import MAX_LISTED_RUNS, PollResult, RunPoller, is_cut, length_of
+from airflow_provider_sequentum.runs.wait import MAX_LISTED_RUNS, PollResult, RunPoller, is_cut
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -231,11 +231,11 @@ class AgentPoll:
 
     # What its list shows
 
-    def may_be_cut(self, listed: Sequence[object]) -> bool:
+    def may_be_cut(self, listed: Page[Run]) -> bool:
         """Return whether the service may have more runs than it listed and a longer list can be requested."""
-        return self.asked_size <= length_of(listed) < MAX_LISTED_RUNS
+        return self.asked_size <= listed.length < MAX_LISTED_RUNS
 
-    def read_list(self, listed: Sequence[Run]) -> None:
+    def read_list(self, listed: Page[Run]) -> None:
         """Note which runs are missing in its list, adapt the length of the next one, and notify the listeners.
 
         If the list may have been cut before a run that matters, the next list is longer instead, and immediate if it

@@ -24,6 +24,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.exceptions import SequentumException
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, fault_tolerance
 from airflow_provider_sequentum.runs.wait import FirstRunUncertain, PollOutcome, PollResult, first_run_since
@@ -43,7 +44,6 @@ from airflow_provider_sequentum.watching.polls import (
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agents import Agent
     from airflow_provider_sequentum.api.call import Call
-    from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
 
 PAGE_INTERVAL = 1.0
@@ -302,7 +302,7 @@ class WatchList:
         if isinstance(poll, PagePoll):
             self._read_page(poll, response, moment.steady)
             return
-        if isinstance(response, list):
+        if isinstance(response, Page):
             self._observe(poll, response, moment)
             self._search(poll, response, moment)
             poll.read_list(response)
@@ -358,7 +358,7 @@ class WatchList:
             log.info("Working without the list of agents: it often does not show that their last runs have ended.")
             self._use_pages(NO_PAGES)
 
-    def _search(self, agent: AgentPoll, records: list[Run], moment: Moment) -> None:
+    def _search(self, agent: AgentPoll, records: Page[Run], moment: Moment) -> None:
         """Search the list for the first runs since a point in time that are waited for."""
         may_be_cut = agent.may_be_cut(records)
         oldest_listed = min(records, key=lambda run: (run.created or moment.utc, run.id), default=None)

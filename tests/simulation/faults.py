@@ -135,8 +135,8 @@ FAULTS = (
         "6df2d69",
         "a run that is going is not joined, and another one is started",
         "runs/start.py",
-        "    config = new.config_or_defaults\n    step = _decide(record, run, new)\n",
-        "    config = new.config_or_defaults\n    step = NextStep.START\n",
+        "    config = new.config\n    step = _decide(record, run, new)\n",
+        "    config = new.config\n    step = NextStep.START\n",
     ),
     Fault(
         "85a5638",

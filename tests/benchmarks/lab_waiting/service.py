@@ -109,7 +109,7 @@ class LabService:
             )
         if kind == "runs":
             started = [run for run in self.of_agent.get(agent_id, []) if run.began <= now]
-            return [Record(run, now) for run in started[: int(call.query["maxRecords"])]]
+            return Page([Record(run, now) for run in started[: int(call.query["maxRecords"])]])
         run = self.runs.get(int(names[3]))
         if run is None or run.agent_id != agent_id:
             raise HttpStatusError("There is no such run.", status_code=404)

@@ -9,6 +9,7 @@ import pytest
 
 from airflow_provider_sequentum.api.billing import Credits, RunCost
 from airflow_provider_sequentum.api.call import Call, Reply, Response
+from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.pipeline import parse_date, read_response
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.runs.cost import read_cost
@@ -58,7 +59,7 @@ def test_no_times_of_an_answer_lead_out_of_the_calendar(served: int, started: in
     time = f"{started:04d}-06-01T00:00:00Z"
     run, served_at = ended(created=time, startTime=time, status=2), parse_date(f"{served:04d}-06-01T00:00:00Z")
     RunPoller(WaitSpec(agent_id=7, run_id=101)).observe(run, START, served_at)
-    assert first_run_since([], START, START, served_at) is None
+    assert first_run_since(Page([]), START, START, served_at) is None
     record = RunRecord(config=RunConfig(agent_id=7), agent_id=7, requested_at=START)
     assert candidates_for(record, [run], requested_by_service(record, START, served_at)) in ([], [run])
 

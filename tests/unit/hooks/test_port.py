@@ -16,7 +16,7 @@ from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.hooks.port import ANNOUNCEMENT_KEY, CLAIM_KEY, AttemptPort, ClientPort
 from airflow_provider_sequentum.jobs.siblings import Claim
-from airflow_provider_sequentum.runs.record import RunRecord
+from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
 from tests.support.airflow import FakeTask
 from tests.support.service import Clock
 
@@ -88,7 +88,7 @@ def test_a_record_is_kept_where_a_resumed_task_finds_it(
     hook: SequentumConnection, task: FakeTask, has_store: bool
 ) -> None:
     task.has_state_store = has_store
-    port, record = port_of(hook, task), RunRecord(agent_id=7, run_id=42)
+    port, record = port_of(hook, task), RunRecord(agent_id=7, config=RunConfig(agent_id=7), run_id=42)
     port.save(record)
     assert (port.record, port.is_recorded) == (record, has_store)
     found = TaskState(task.context, "record").read_after_deferral()

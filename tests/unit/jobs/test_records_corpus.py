@@ -42,7 +42,7 @@ def trigger(value: Any) -> Any:
     assert path == value["path"]
     for wait in [*arguments.get("waits", []), *arguments.get("also_stop", [])]:
         WaitSpec.from_json(wait)
-    if arguments.get("session"):
+    if "session" in arguments:
         Session.from_json(arguments["session"])
     return {"path": path, "arguments": arguments}
 
@@ -92,6 +92,7 @@ REQUIRED: dict[str, set[tuple[str, ...]]] = {
         ("path",),
         ("arguments",),
         ("arguments", "sequentum_conn_id"),
+        ("arguments", "session"),
         ("arguments", "session", "session_id"),
     },
     "sensor-config": {("agent_id",), ("since",)},

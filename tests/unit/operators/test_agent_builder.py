@@ -32,8 +32,8 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.sessions import state
-from airflow_provider_sequentum.triggers.agent_builder import AgentBuilderTrigger
-from tests.support.builder import PROMPT, FakeBuilder, FakeSession, both_modes, build, first_event
+from airflow_provider_sequentum.sessions.wait import TurnEvent
+from tests.support.builder import PROMPT, FakeBuilder, FakeSession, both_modes, build
 from tests.support.service import bad_request, not_found, response_lost
 from tests.support.service import server_error as down
 
@@ -437,10 +437,7 @@ def test_a_task_deferred_by_the_earlier_code_is_refused_and_its_session_cancelle
     world = service.task(durable=durable)
     if durable:
         world.store.set("sequentum_session", FIRST_FORMAT)
-    trigger = AgentBuilderTrigger(
-        sequentum_conn_id="sequentum_default", record=FIRST_FORMAT, poll_interval=5, deadline=None, cancel_on_kill=True
-    )
-    event = first_event(trigger)
+    event = TurnEvent(session=state.Session(session_id="s1")).to_json()
     with pytest.raises(SequentumException, match="s1"):
         build(deferrable=True).execute_complete(world.context, event=event)
     assert service.sessions["s1"].status == "cancelled"

@@ -10,8 +10,8 @@ import pytest
 
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.runs.describe import (
+    LogIntervals,
     OutageProgress,
-    RunProgress,
     comma_list,
     counted,
     describe_run,
@@ -22,6 +22,7 @@ from airflow_provider_sequentum.runs.describe import (
     id_list,
     run_summary,
 )
+from airflow_provider_sequentum.runs.wait import RunPoller, WaitSpec
 from tests.support.service import START
 
 
@@ -30,11 +31,11 @@ def run(**fields: Any) -> Run:
 
 
 def test_a_changed_status_is_logged_at_once_and_the_rest_ever_more_rarely() -> None:
-    progress = RunProgress()
+    intervals = LogIntervals()
     logged = [
         second
         for second in range(0, 3600, 5)
-        if progress.line(run(status=4 if second < 60 else 1), START + timedelta(seconds=second), None)
+        if intervals.is_due(4 if second < 60 else 1, START + timedelta(seconds=second))
     ]
     assert logged == [0, 30, 60, 90, 150, 270, 570, 1170, 1770, 2370, 2970, 3570]
 
@@ -63,9 +64,8 @@ def test_a_line_says_status_pages_records_errors_and_time() -> None:
     running = run(
         pageCount=3, dataCount=120, exportCount=100, errorCount=2, startTime=(START - timedelta(seconds=95)).isoformat()
     )
-    assert RunProgress().line(running, START + timedelta(days=1), START) == (
-        "Run 42 of agent 7: Running, 3 pages, 120 records (100 exported), 2 errors, 1 min 35 s."
-    )
+    line = RunPoller(WaitSpec(agent_id=7, run_id=42)).observe(running, START + timedelta(days=1), START).message
+    assert line == "Run 42 of agent 7: Running, 3 pages, 120 records (100 exported), 2 errors, 1 min 35 s."
 
 
 def test_exported_records_are_named_if_others_were_extracted() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from statistics import median
 from typing import Any
 
 import pytest
 
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
-from airflow_provider_sequentum.runs.duration import find_overdue_time, usual_duration
+from airflow_provider_sequentum.runs.duration import MIN_DURATIONS, find_overdue_time, last_durations
 from airflow_provider_sequentum.runs.record import RunRecord
 from tests.support.service import START, FakeService, Plan, unauthorized
 from tests.support.worker import Worker
@@ -40,8 +41,8 @@ def lasting(*minutes: float) -> Iterator[Run]:
     ],
 )
 def test_the_usual_duration_is_the_median_of_runs_that_succeeded(listed: list[Run], seconds: float | None) -> None:
-    usual = usual_duration(listed)
-    assert (usual and usual.seconds) == seconds
+    durations = last_durations(listed, run_id=0)
+    assert (median(durations) if len(durations) >= MIN_DURATIONS else None) == seconds
 
 
 def with_history(service: FakeService, *minutes: float) -> None:

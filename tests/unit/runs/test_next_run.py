@@ -44,7 +44,7 @@ def test_the_first_run_since_a_moment_of_the_services_clock(
 ) -> None:
     listed = [run(number + 1, START + skew + timedelta(seconds=offset)) for number, offset in enumerate(offsets)]
     random.shuffle(listed)  # type: ignore[attr-defined]
-    found = first_run_since(listed, START, START, START + skew)
+    found = first_run_since(Page(listed), START, START, START + skew)
     later = sorted((offset, number + 1) for number, offset in enumerate(offsets) if offset >= 0)
     assert (found.id if found else None) == (later[0][1] if later else None)
 
@@ -53,8 +53,8 @@ def test_the_first_run_since_a_moment_of_the_services_clock(
 def test_a_date_from_before_the_runs_in_its_answer_makes_no_older_run_the_first(behind: timedelta) -> None:
     """A cache or a gateway may write a ``Date`` that has nothing to do with the clock that runs are dated by."""
     old = run(1, START - timedelta(hours=1))
-    assert first_run_since([old], START, START, START - behind) is None
-    assert first_run_since([run(2, START), old], START, START, START - behind) == run(2, START)
+    assert first_run_since(Page([old]), START, START, START - behind) is None
+    assert first_run_since(Page([run(2, START), old]), START, START, START - behind) == run(2, START)
 
 
 def undated(number: int, started: datetime | None = None) -> Run:
@@ -207,7 +207,7 @@ def test_a_list_that_may_lack_the_first_run_is_refused(undated: int) -> None:
     listed = [run(number, START + timedelta(seconds=number)) for number in range(MAX_LISTED_RUNS, undated, -1)]
     listed += [run(number, None) for number in range(1, undated + 1)]
     with pytest.raises(SequentumRequestRefused, match=r"lists only the newest 1000.* Set a later time, or run_id"):
-        first_run_since(listed, START, START, START)
+        first_run_since(Page(listed), START, START, START)
 
 
 @pytest.mark.parametrize("listed", [0, 1, 50])
@@ -222,13 +222,13 @@ def test_a_list_that_the_service_cuts_by_itself_is_refused(listed: int) -> None:
 
 def test_a_full_list_that_reaches_back_far_enough_is_as_good_as_any() -> None:
     listed = [run(number, START + timedelta(seconds=number - 500)) for number in range(MAX_LISTED_RUNS, 0, -1)]
-    found = first_run_since(listed, START, START, START)
+    found = first_run_since(Page(listed), START, START, START)
     assert (found and found.id) == 500
 
 
 def test_a_list_that_is_not_full_is_complete() -> None:
     listed = [run(number, START + timedelta(seconds=number)) for number in range(MAX_LISTED_RUNS - 1, 0, -1)]
-    found = first_run_since(listed, START, START, START)
+    found = first_run_since(Page(listed), START, START, START)
     assert (found and found.id) == 1
 
 

@@ -72,7 +72,7 @@ class Seen:
         self.indexes: list[int | None] = []
         self.images: list[int] = []
 
-    def __call__(self, _: str, event: SessionEvent) -> None:
+    def __call__(self, event: SessionEvent) -> None:
         self.indexes.append(event.event_index)
         if event.image_base64:
             self.images.append(len(event.image_base64))

@@ -316,7 +316,7 @@ def test_every_event_is_handed_over_wherever_it_is_read(error: ErrorOf, kill: bo
         worker = Worker(service)
         handed_over: set[int | None] = set()
 
-        def take(_: str, event: SessionEvent, handed_over: set[int | None] = handed_over) -> None:
+        def take(event: SessionEvent, handed_over: set[int | None] = handed_over) -> None:
             handed_over.add(event.event_index)
 
         with suppress(Killed):

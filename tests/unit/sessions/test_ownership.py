@@ -507,7 +507,7 @@ def test_a_cleared_task_starts_over_or_continues_the_session_that_it_was_given(
         build(deferrable=True, **start).execute(world.context)
     assert world.xcoms["session_id"] == "s1"
     arguments = deferred.value.trigger.serialize()[1]
-    assert (arguments["stop_on_kill"], arguments["is_given"]) == (True, given)
+    assert (arguments["stop_on_kill"], arguments["successor_may_join"]) == (True, given)
     world.clear(wipes_store=wipes_store)
     if wipes_store and not given:
         service.sessions["s1"].status = "cancelled"  # by the trigger: see the trigger's own tests

@@ -262,7 +262,7 @@ def test_the_events_so_far_are_handed_over_when_a_session_is_joined(
     got: list[int | None] = []
     opened(
         service, config, previous=before if is_retry else None, max_tries=max_tries,
-        take=lambda _, event: got.append(event.event_index),
+        take=lambda event: got.append(event.event_index),
     )  # fmt: skip
     assert got == [0, 1, 2]
 

@@ -183,7 +183,7 @@ def test_an_event_that_is_longer_than_a_page_is_read_all_the_same() -> None:
 
     service._events = noting  # type: ignore[method-assign]
     got: list[int | None] = []
-    look_at(Worker(service), SESSION, lambda _, event: got.append(event.event_index))
+    look_at(Worker(service), SESSION, lambda event: got.append(event.event_index))
     assert got == [0, 1, 2]
     assert longest == [MAX_PAGE_SIZE, MAX_PAGE_SIZE, 2 * MAX_PAGE_SIZE]
 
@@ -258,9 +258,9 @@ def test_the_history_of_a_session_can_be_read_without_telling_of_it() -> None:
     session = FakeSession(status="ready")
     session.tell("user_message", message="hello")
     worker = Worker(service_with(session))
-    got: list[tuple[str, str]] = []
-    look_at(worker, SESSION, lambda name, event: got.append((name, event.type)), narrate=False)
-    assert got == [("s1", "user_message")]
+    got: list[str] = []
+    look_at(worker, SESSION, lambda event: got.append(event.type), narrate=False)
+    assert got == ["user_message"]
     assert worker.said == []
 
 
@@ -271,11 +271,11 @@ def test_events_the_triggerer_has_read_are_read_again_for_the_screenshots() -> N
     worker = Worker(service_with(session))
     got: list[int | None] = []
     known = look_at(worker, SESSION)
-    read_again(worker, known, 2, lambda _, event: got.append(event.event_index))
+    read_again(worker, known, 2, lambda event: got.append(event.event_index))
     assert got == [3, 4, 5]
     requests = len(worker.service.requests)
-    read_again(worker, known, known.cursor, lambda _, event: got.append(event.event_index))
-    read_again(worker, known.updated(has_events=False), 2, lambda _, event: got.append(event.event_index))
+    read_again(worker, known, known.cursor, lambda event: got.append(event.event_index))
+    read_again(worker, known.updated(has_events=False), 2, lambda event: got.append(event.event_index))
     assert len(worker.service.requests) == requests
 
 
@@ -287,9 +287,9 @@ def test_events_that_came_since_are_left_to_the_next_look() -> None:
     got: list[int | None] = []
     known = look_at(worker, SESSION, narrate=False)
     session.tell("user_message", message="message 4")
-    read_again(worker, known, 1, lambda _, event: got.append(event.event_index))
+    read_again(worker, known, 1, lambda event: got.append(event.event_index))
     assert got == [2, 3]
-    look_at(worker, known, lambda _, event: got.append(event.event_index))
+    look_at(worker, known, lambda event: got.append(event.event_index))
     assert got == [2, 3, 4]
     assert sum("message 4" in line for line in worker.said) == 1
 
@@ -307,7 +307,7 @@ def test_events_are_read_again_page_by_page() -> None:
     service._events = page  # type: ignore[method-assign]
     worker = Worker(service)
     got: list[int | None] = []
-    read_again(worker, look_at(worker, SESSION), -1, lambda _, event: got.append(event.event_index))
+    read_again(worker, look_at(worker, SESSION), -1, lambda event: got.append(event.event_index))
     assert got == [0, 1, 2, 3, 4, 5]
 
 
@@ -319,7 +319,7 @@ def test_one_event_is_read_without_those_that_follow_it() -> None:
     worker = Worker(service_with(session))
     got: list[int | None] = []
 
-    def take(_: str, event: SessionEvent) -> None:
+    def take(event: SessionEvent) -> None:
         got.append(event.event_index)
 
     assert read_again(worker, SESSION, 1, take, until=2, longest_page=HIGHLIGHT_PAGE)
@@ -334,7 +334,7 @@ def test_events_that_can_not_be_read_again_fail_nothing() -> None:
     worker = Worker(service := service_with(session))
     known = look_at(worker, SESSION)
     service.broken["events"] = server_error
-    read_again(worker, known, -1, lambda _, event: None)
+    read_again(worker, known, -1, lambda event: None)
     assert any("s1" in line for line in worker.warned)
 
 
@@ -355,7 +355,7 @@ def test_a_session_with_5000_events_and_10_megabyte_screenshots_is_read_in_bound
     service._events = page  # type: ignore[method-assign, assignment]
     images: list[int] = []
 
-    def sink(_: str, event: SessionEvent) -> None:
+    def sink(event: SessionEvent) -> None:
         if event.image_base64:
             images.append(len(event.image_base64))
 

@@ -53,7 +53,9 @@ async def fired(waiting: AgentBuilderTrigger) -> list[Any]:
 
 
 def test_the_arguments_are_primitives_and_make_the_same_trigger() -> None:
-    waiting = trigger(deadline="2026-11-22T09:00:00+00:00", stop_on_kill=True, is_given=True, mood="of a later version")
+    waiting = trigger(
+        deadline="2026-11-22T09:00:00+00:00", stop_on_kill=True, successor_may_join=True, mood="of a later version"
+    )
     path, arguments = waiting.serialize()
     assert path == "airflow_provider_sequentum.triggers.agent_builder.AgentBuilderTrigger"
     assert AgentBuilderTrigger(**json.loads(json.dumps(arguments))).serialize() == (path, arguments)
@@ -149,13 +151,6 @@ async def test_a_missing_connection_is_handed_over(monkeypatch: pytest.MonkeyPat
     assert "nowhere" in seen.message
 
 
-@pytest.mark.usefixtures("clients")
-async def test_what_an_earlier_version_was_deferred_with_names_its_session() -> None:
-    old = AgentBuilderTrigger(sequentum_conn_id="c", record={"session": {"session_id": "s1"}}, cancel_on_kill=True)
-    [event] = await fired(old)
-    assert TurnEvent.from_json(event).session == Session(session_id="s1")
-
-
 # Ended by a person, cleared, or only moved
 
 
@@ -198,7 +193,7 @@ async def test_a_person_who_ends_the_task_cancels_the_session(
     service: FakeBuilder, situation: dict[str, Any], state: str, is_given: bool
 ) -> None:
     situation["answers"] = [(state, "s1")]
-    await killed(trigger(stop_on_kill=True, is_given=is_given))
+    await killed(trigger(stop_on_kill=True, successor_may_join=is_given))
     assert service.sessions["s1"].status == "cancelled"
 
 
@@ -208,7 +203,7 @@ async def test_a_trigger_that_is_moved_leaves_the_session_alone(
     service: FakeBuilder, situation: dict[str, Any], is_given: bool
 ) -> None:
     situation["answers"] = [("deferred", "s1")]
-    await killed(trigger(stop_on_kill=True, is_given=is_given))
+    await killed(trigger(stop_on_kill=True, successor_may_join=is_given))
     assert service.sessions["s1"].status == "processing"
 
 
@@ -242,7 +237,7 @@ async def test_a_cleared_task_continues_the_session_that_it_was_given(
     service: FakeBuilder, situation: dict[str, Any], answers: list[Any], status: str
 ) -> None:
     situation["answers"] = answers
-    await killed(trigger(stop_on_kill=True, is_given=True))
+    await killed(trigger(stop_on_kill=True, successor_may_join=True))
     assert service.sessions["s1"].status == status
 
 

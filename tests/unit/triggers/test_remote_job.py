@@ -23,7 +23,7 @@ TRIGGERS: dict[str, Callable[..., RemoteJobTrigger]] = {
         sequentum_conn_id="c", session=Session(session_id="s1").to_json(), **more
     ),
     "given session": lambda **more: AgentBuilderTrigger(
-        sequentum_conn_id="c", session=Session(session_id="s1").to_json(), is_given=True, **more
+        sequentum_conn_id="c", session=Session(session_id="s1").to_json(), successor_may_join=True, **more
     ),
 }
 JOBS = {"run": 1, "space": 2, "session": 1, "given session": 1}

@@ -10,12 +10,14 @@ from airflow_provider_sequentum.runs.wait import RunPoller, WaitSpec
 from airflow_provider_sequentum.watching.polls import AgentPoll, Listener, Listing, Wait
 
 
-def runs(newest: int, count: int, *, running: int = 0) -> list[Run]:
+def runs(newest: int, count: int, *, running: int = 0) -> Page[Run]:
     numbers = range(newest, newest - count, -1)
-    return [
-        Run.model_validate({"id": number, "configId": 7, "status": 1 if number == running else 10})
-        for number in numbers
-    ]
+    return Page(
+        [
+            Run.model_validate({"id": number, "configId": 7, "status": 1 if number == running else 10})
+            for number in numbers
+        ]
+    )
 
 
 class Heard:
@@ -28,14 +30,14 @@ class Heard:
         self.requests = 0
         self._time = itertools.count(1.0)
 
-    def read(self, listed: list[Run]) -> None:
+    def read(self, listed: Page[Run]) -> None:
         """Poll once; a list is cut to what was requested."""
         self.requests += 1
         self.agent.take_turn(next(self._time))
         size = self.agent.asked_size
-        self.agent.read_list(listed[:size] if len(listed) > size else listed)
+        self.agent.read_list(Page(listed[:size]) if len(listed) > size else listed)
 
-    def hear(self, listed: list[Run]) -> tuple[int, bool]:
+    def hear(self, listed: Page[Run]) -> tuple[int, bool]:
         """Poll until there is no more news; return how many runs were heard of, and whether there may be more."""
         self.read(listed)
         while self.agent.news_at is not None:

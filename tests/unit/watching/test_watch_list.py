@@ -646,7 +646,7 @@ def test_an_answer_for_somebody_who_left_is_dropped() -> None:
     watched = world.wait(world.run(7, 10.0))
     poll = world.list.next_poll(world.moment.steady + 10)
     world.list.remove(watched)
-    world.list.answered(poll, [], world.moment)
+    world.list.answered(poll, Page([]), world.moment)
     world.list.failed(poll, server_error(None), world.moment)  # type: ignore[arg-type]
     assert world.news == []
     assert world.list.due(world.moment.steady) == math.inf

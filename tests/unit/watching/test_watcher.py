@@ -62,7 +62,7 @@ class Service:
         if call.path == "/agent/all":
             return Page[Any]([], 0)
         if names[-1] == "runs":
-            return [self.record(int(names[2]), run_id) for run_id in range(1, 30)]
+            return Page([self.record(int(names[2]), run_id) for run_id in range(1, 30)])
         return self.record(int(names[2]), int(names[4]))
 
     def record(self, agent_id: int, run_id: int) -> Run:

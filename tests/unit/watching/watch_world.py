@@ -177,7 +177,7 @@ class World:
         if names[-1] == "runs":
             known = [run for run in self.runs.values() if run.agent_id == agent_id and run.listed_from <= self.now]
             known.sort(key=lambda run: run.id, reverse=True)
-            return [self._record(run) for run in known[: int(call.query["maxRecords"])]]
+            return Page([self._record(run) for run in known[: int(call.query["maxRecords"])]])
         run = self.runs.get(int(names[3]))
         if run is None:
             raise HttpStatusError("There is no such run.", status_code=404)
