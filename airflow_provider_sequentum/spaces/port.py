@@ -86,6 +86,7 @@ class AgentPort:
         self.claims, self.push, self.asking_airflow = port.claims, port.push, port.asking_airflow
         self.announcements = port.announcements
         self.connect, self.hurry, self.close = port.connect, port.hurry, port.close
+        self.raise_interruption = port.raise_interruption
 
     @property
     def record(self) -> Stored | None:

@@ -163,5 +163,7 @@ def test_the_service_s_time_comes_with_the_value(
 @pytest.mark.parametrize("method", ["send", "exchange"])
 def test_both_clients_take_the_same_arguments(method: str) -> None:
     one, other = (inspect.signature(getattr(client, method)) for client in (SequentumClient, AsyncSequentumClient))
-    assert one.parameters.keys() == other.parameters.keys() == {"self", "call", "budget_share", "within"}
+    # Signal handlers raise in the main thread: the event loop has other ways to cancel.
+    assert one.parameters.keys() - {"on_interruption"} == other.parameters.keys()
+    assert other.parameters.keys() == {"self", "call", "budget_share", "within"}
     assert inspect.iscoroutinefunction(getattr(AsyncSequentumClient, method))
