@@ -80,8 +80,14 @@ class _Client:
             urgent=self._urgent,
             is_poll=_is_poll(call, share),
             is_of_stop=call.is_of_stop,
+            goes_first=call.is_of_stop and call.changes_something,
         )
-        return min(wait, MAX_SLEEP, deadline.remaining) if wait > 0 else 0.0
+        if wait <= 0:
+            deadline.go_on()
+            return 0.0
+        if call.is_of_stop:
+            deadline.pause()
+        return min(wait, MAX_SLEEP, deadline.remaining)
 
     def _settle(self, response: httpx.Response | None, took: float | None = None) -> None:
         if response is None:
@@ -198,8 +204,8 @@ class SequentumClient(_Client):
         :param call: the return value of an endpoint function.
         :param budget_share: the part of the key's request budget that may be in use for this call to be sent, from 0 to
             1. Polls use less than 1, so that there is room for starts.
-        :param within: seconds after which to give up on the call. It limits the wait for the budget, the pauses between
-            attempts and, for calls that are safe to repeat, the wait for a response. A request that is not safe to
+        :param within: seconds after which to give up on the call. It limits the wait for the budget (except that of a
+            stop, see :class:`.Call`), the pauses between attempts and, for calls that are safe to repeat, the wait for a response. A request that is not safe to
             repeat keeps its read timeout once it was sent. Default: no limit.
         :param on_interruption: called with an exception that a signal handler raises meanwhile; it returns how many
             seconds to wait for the response to a request that has been sent (``None``: no limit). The caller raises the
