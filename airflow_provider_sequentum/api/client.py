@@ -205,11 +205,11 @@ class SequentumClient(_Client):
         :param budget_share: the part of the key's request budget that may be in use for this call to be sent, from 0 to
             1. Polls use less than 1, so that there is room for starts.
         :param within: seconds after which to give up on the call. It limits the wait for the budget (except that of a
-            stop, see :class:`.Call`), the pauses between attempts and, for calls that are safe to repeat, the wait for a response. A request that is not safe to
-            repeat keeps its read timeout once it was sent. Default: no limit.
-        :param on_interruption: called with an exception that a signal handler raises meanwhile; it returns how many
-            seconds to wait for the response to a request that has been sent (``None``: no limit). The caller raises the
-            exception later. By default, it is raised immediately, and the response is lost.
+            stop, see :class:`.Call`), the pauses between attempts and, for calls that are safe to repeat, the wait for
+            a response. A request that is not safe to repeat keeps its read timeout once it was sent. Default: no limit.
+        :param on_interruption: called with an exception that a signal handler raises during the call; it returns how
+            many seconds to wait for the response to a request that has been sent (``None``: no limit). The caller
+            raises the exception later. By default, it is raised immediately, and the response is lost.
         :raises ConnectionNotMade: if the time passed, or the call was interrupted, before anything was sent.
         :raises SequentumError: one of the errors in :mod:`airflow_provider_sequentum.api.errors`. If the time passed
             later, it is the last error.

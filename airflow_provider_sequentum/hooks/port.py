@@ -78,8 +78,8 @@ class ClientPort:
         If the key is refused, the connection is read again: a task may wait for hours, and its key may be replaced.
 
         If a kill, a timeout or Ctrl-C interrupts a request that changes something, the response is still awaited, for
-        as long as the task has time. A start without a response could not be told from others, and that of a session
-        could not be found at all. The exception is raised afterwards; see :meth:`raise_interruption`.
+        as long as the task has time. The run of a start without a response may look like others, and a session could
+        not be found at all. The exception is raised afterwards; see :meth:`raise_interruption`.
         """
         self.raise_interruption()
         try:

@@ -211,8 +211,8 @@ def _next(stoppers: Sequence[JobStopper[Any]], now: datetime) -> JobStopper[Any]
 
 
 def is_rate_limited(error: SequentumError | None) -> bool:
-    """Return whether a stop request was refused because of the rate limit, so that the job's time to end has not begun:
-    if many jobs are stopped together, it may take minutes until each has been asked.
+    """Return whether a stop request was refused because of the rate limit, so that the job's time to end has not
+    started: if many jobs are stopped together, it may take minutes until each has been asked.
     """
     return error is not None and error.status_code == 429
 

@@ -230,7 +230,7 @@ def send_start(
     """Save the intent and send a start request; repeat both while the service refuses it because another run is active.
 
     Whenever it is certain that no start was sent, no intent is left: otherwise the attempt that ends then, or the next
-    one, would search for its run, and could find that of somebody else.
+    one, would search for its run, and could find that of another user.
 
     :param what: what to start, for the log.
     :param intend: saves the intent.

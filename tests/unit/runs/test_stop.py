@@ -406,7 +406,7 @@ def test_twenty_runs_take_little_longer_than_one_where_the_service_is_down(servi
 async def test_many_runs_are_all_stopped_although_the_limit_of_the_key_is_used_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A user marks a DAG run whose mapped tasks are deferred: each of their triggers stops its run, all with one key."""
+    """A user marks a DAG run whose mapped tasks are deferred: the trigger of each stops its run, all with one key."""
     monkeypatch.setattr("airflow_provider_sequentum.jobs.stop.MAX_REQUEST_SECONDS", 0.2)
     monkeypatch.setattr("airflow_provider_sequentum.runs.stop.GRACE_AFTER_KILL", timedelta(seconds=0.3))
     stopped: list[str] = []
