@@ -34,6 +34,8 @@ MAX_PAUSE = 120.0
 
 _MARGIN = 0.05
 """Seconds."""
+_RESERVATION = 1.5
+"""Seconds for which a waiting request keeps others from being admitted. The clients try again more often than that."""
 _LEARNING_INTERVAL = 1.0
 """Seconds. Limits rarely change, and reading the headers costs more than all other work of the budget."""
 _LARGEST_LIMIT = 1_000_000
@@ -131,6 +133,7 @@ class RequestBudget:
         self._in_flight = 0
         self._answered: deque[float] = deque()
         self._paused_until = float("-inf")
+        self._reserved_until = float("-inf")
         self._learnt_at = float("-inf")
         self.pace = PollPace()
         self._pace_window = clock()
@@ -173,6 +176,7 @@ class RequestBudget:
         urgent: bool = False,
         is_poll: bool = False,
         is_of_stop: bool = False,
+        goes_first: bool = False,
     ) -> float:
         """Admit a request now, or return how long to wait before trying again.
 
@@ -183,6 +187,7 @@ class RequestBudget:
         :param is_poll: whether it is a poll, which gets its response immediately unless the service queues it.
         :param is_of_stop: whether it belongs to stopping something that costs credits. Then only the key's limit
             applies.
+        :param goes_first: while such a request waits, no other one is admitted.
         :return: 0 if the request is admitted; it then has to be settled. Otherwise the seconds to wait.
         """
         with self._lock:
@@ -194,6 +199,8 @@ class RequestBudget:
                 self._answered.popleft()
             if now < self._paused_until and not (urgent or is_of_stop):
                 return self._paused_until - now
+            if now < self._reserved_until and not (urgent or goes_first):
+                return self._reserved_until - now
             allowed = self._limit if is_of_stop else self._allowed(share, per_minute)
             surplus = self._in_flight + len(self._answered) - allowed
             if surplus < 0 or urgent:
@@ -201,6 +208,8 @@ class RequestBudget:
                 if is_poll:
                     self._note_poll(now)
                 return 0.0
+            if goes_first:
+                self._reserved_until = now + _RESERVATION
             if surplus < len(self._answered):
                 return self._answered[surplus] + kept - now
             return kept

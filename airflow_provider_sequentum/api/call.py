@@ -82,7 +82,8 @@ class Call(Generic[T]):
         ``None``: a response that is longer than
         :data:`~airflow_provider_sequentum.api.transport.MAX_RESPONSE_SIZE` is an error.
     :param is_of_stop: whether it belongs to stopping something that costs credits. Such a call only waits for the limit
-        of the key, not for the lower limit of this process or for the end of a pause after a refusal.
+        of the key, not for the lower limit of this process or for the end of a pause after a refusal. The time that the
+        caller allows for it does not include this wait. While a request to stop waits, no other call is sent.
     """
 
     purpose: str

@@ -15,16 +15,19 @@ import math
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import aclosing, closing
+from contextvars import copy_context
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import httpx
 from tenacity import AsyncRetrying, Retrying
 
 from airflow_provider_sequentum.api.budget import DEFAULT_PAUSE, budget_of
 from airflow_provider_sequentum.api.call import Call, Reply
+from airflow_provider_sequentum.api.errors import ConnectionNotMade, ResponseLost
 from airflow_provider_sequentum.api.parsing import Page, first_page, next_page
 from airflow_provider_sequentum.api.pipeline import Pipeline, retry_after_of
 from airflow_provider_sequentum.api.retry import Deadline, retry_options
@@ -77,8 +80,14 @@ class _Client:
             urgent=self._urgent,
             is_poll=_is_poll(call, share),
             is_of_stop=call.is_of_stop,
+            goes_first=call.is_of_stop and call.changes_something,
         )
-        return min(wait, MAX_SLEEP, deadline.remaining) if wait > 0 else 0.0
+        if wait <= 0:
+            deadline.go_on()
+            return 0.0
+        if call.is_of_stop:
+            deadline.pause()
+        return min(wait, MAX_SLEEP, deadline.remaining)
 
     def _settle(self, response: httpx.Response | None, took: float | None = None) -> None:
         if response is None:
@@ -101,6 +110,50 @@ class _Client:
         """Give up on a body that arrives in small pieces, once the time is up."""
         if call.safe_to_repeat and deadline.remaining <= 0:
             raise httpx.ReadTimeout("the response takes too long")
+
+
+class _RequestInThread(Generic[T]):
+    """A request in a thread of its own: the exception of a signal handler, which only interrupts the main thread, does
+    not lose its response.
+
+    :param call: the call that the request is for.
+    """
+
+    def __init__(self, call: Call[T]) -> None:
+        self._call = call
+        self._reply: Future[Reply[T]] | None = None
+        """The reply to the request that was sent last; ``None`` before the first."""
+
+    def send(self, send: Callable[[], Reply[T]]) -> Reply[T]:
+        """Call ``send`` in a thread, and return what it returns."""
+        reply: Future[Reply[T]] = Future()
+        self._reply = reply
+
+        def fulfill() -> None:
+            try:
+                reply.set_result(send())
+            except BaseException as error:  # noqa: BLE001 - raised in the other thread
+                reply.set_exception(error)
+
+        # A daemon, because a process that is to end does not wait for it.
+        threading.Thread(target=copy_context().run, args=(fulfill,), daemon=True).start()
+        return reply.result()
+
+    def late_reply(self, seconds: float | None) -> Reply[T]:
+        """Return the reply, after an interruption.
+
+        :param seconds: how long to wait for it; ``None`` means no limit.
+        :raises ConnectionNotMade: no request was sent.
+        :raises ResponseLost: it did not arrive in time.
+        """
+        if self._reply is None:
+            raise self._call.error(ConnectionNotMade, "the task was interrupted before")
+        try:
+            return self._reply.result(seconds)
+        except TimeoutError:
+            pass
+        reason = "the task was interrupted, and no response arrived in time"
+        raise self._call.error(ResponseLost, reason, may_have_acted=self._call.changes_something)
 
 
 def _is_poll(call: Call[Any], share: float) -> bool:
@@ -138,23 +191,44 @@ class SequentumClient(_Client):
         """Send a call and return its value; parameters and errors as for :meth:`exchange`."""
         return self.exchange(call, budget_share=budget_share, within=within).value
 
-    def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
+    def exchange(
+        self,
+        call: Call[T],
+        *,
+        budget_share: float = 1.0,
+        within: float | None = None,
+        on_interruption: Callable[[BaseException], float | None] | None = None,
+    ) -> Reply[T]:
         """Send a call and return its value together with the time of the service.
 
         :param call: the return value of an endpoint function.
         :param budget_share: the part of the key's request budget that may be in use for this call to be sent, from 0 to
             1. Polls use less than 1, so that there is room for starts.
-        :param within: seconds after which to give up on the call. It limits the wait for the budget, the pauses between
-            attempts and, for calls that are safe to repeat, the wait for a response. A request that is not safe to
-            repeat keeps its read timeout once it was sent. Default: no limit.
-        :raises ConnectionNotMade: if the time passed before anything was sent.
+        :param within: seconds after which to give up on the call. It limits the wait for the budget (except that of a
+            stop, see :class:`.Call`), the pauses between attempts and, for calls that are safe to repeat, the wait for
+            a response. A request that is not safe to repeat keeps its read timeout once it was sent. Default: no limit.
+        :param on_interruption: called with an exception that a signal handler raises during the call; it returns how
+            many seconds to wait for the response to a request that has been sent (``None``: no limit). The caller
+            raises the exception later. By default, it is raised immediately, and the response is lost.
+        :raises ConnectionNotMade: if the time passed, or the call was interrupted, before anything was sent.
         :raises SequentumError: one of the errors in :mod:`airflow_provider_sequentum.api.errors`. If the time passed
             later, it is the last error.
         """
         deadline = Deadline(within, self._clock)
         policy = Retrying(sleep=self._sleep, **self._retries(call, deadline))
-        reply: Reply[T] = policy(self._attempt, call, budget_share, deadline)
-        return reply
+        if on_interruption is None:
+            reply: Reply[T] = policy(self._attempt, call, budget_share, deadline)
+            return reply
+        request = _RequestInThread(call)
+        try:
+            reply = policy(self._attempt, call, budget_share, deadline, request.send)
+        except Exception:
+            raise
+        except BaseException as interruption:  # noqa: BLE001 - the caller raises it
+            seconds = on_interruption(interruption)
+        else:
+            return reply
+        return request.late_reply(seconds)
 
     def pages(self, call: Call[Page[T]]) -> Iterator[Page[T]]:
         """Yield the pages of a list, starting with the page of the call. Each one is requested when it is needed."""
@@ -201,9 +275,19 @@ class SequentumClient(_Client):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _attempt(self, call: Call[T], budget_share: float, deadline: Deadline) -> Reply[T]:
+    def _attempt(
+        self,
+        call: Call[T],
+        budget_share: float,
+        deadline: Deadline,
+        perform: Callable[[Callable[[], Reply[T]]], Reply[T]] = lambda send: send(),
+    ) -> Reply[T]:
+        self._wait_for_turn(call, budget_share, deadline)
+        return perform(lambda: self._send_admitted(call, budget_share, deadline))
+
+    def _send_admitted(self, call: Call[T], budget_share: float, deadline: Deadline) -> Reply[T]:
         try:
-            with closing(self._request(call, budget_share, deadline)) as response:
+            with closing(self._open(call, budget_share, deadline)) as response:
                 body = BoundedBody(response, call.max_response_size or MAX_RESPONSE_SIZE)
                 for data in raw_pieces(response):
                     if body.take(data):
@@ -218,18 +302,21 @@ class SequentumClient(_Client):
         # Raised here, so that its context does not contain httpx's error, which holds the request with the key.
         raise failure
 
-    def _request(
-        self, call: Call[Any], budget_share: float, deadline: Deadline, headers: dict[str, str] | None = None
-    ) -> httpx.Response:
-        """Send the request of a call when the budget admits it; the body of the response is not read."""
-        http = self._http
+    def _wait_for_turn(self, call: Call[Any], budget_share: float, deadline: Deadline) -> None:
+        """Wait until the budget admits a request of the call."""
+        _ = self._http  # if the certificates are invalid, nothing is admitted
         while (wait := self._seconds_until_turn(call, budget_share, deadline)) > 0:
             self._sleep(wait)
+
+    def _open(
+        self, call: Call[Any], budget_share: float, deadline: Deadline, headers: dict[str, str] | None = None
+    ) -> httpx.Response:
+        """Send an admitted request of a call; the body of the response is not read."""
         response: httpx.Response | None = None
         sent_at = self._clock()
         try:
             with sending():
-                response = http.send(self._pipeline.build(call, headers, deadline.remaining), stream=True)
+                response = self._http.send(self._pipeline.build(call, headers, deadline.remaining), stream=True)
         finally:
             self._settle(response, self._took(sent_at, call, budget_share))
         return response
@@ -250,9 +337,10 @@ class SequentumClient(_Client):
         return self._storage_http if trusts_other and not is_service else self._http
 
     def _fetch(self, download: Download) -> int:
-        headers = download.start_attempt()
+        headers, deadline = download.start_attempt(), Deadline(None, self._clock)
         try:
-            response = self._request(download.call, 1.0, Deadline(None, self._clock), headers)
+            self._wait_for_turn(download.call, 1.0, deadline)
+            response = self._open(download.call, 1.0, deadline, headers)
             while (request := self._take(download, response)) is not None:
                 with sending():
                     response = self._http_for(request.url).send(request, stream=True)

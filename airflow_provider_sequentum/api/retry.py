@@ -43,13 +43,25 @@ class Deadline:
         self._clock = clock
         self._within = math.inf if within is None else float(within)
         self._ends = clock() + self._within
+        self._paused_at: float | None = None
         self.last_error: SequentumError | None = None
 
     @property
     def remaining(self) -> float:
         """Seconds that are left."""
-        remaining = self._ends - self._clock()
+        remaining = self._ends - (self._clock() if self._paused_at is None else self._paused_at)
         return remaining if remaining >= _MOMENT else 0.0
+
+    def pause(self) -> None:
+        """Stop counting the time, until :meth:`go_on` is called."""
+        if self._paused_at is None:
+            self._paused_at = self._clock()
+
+    def go_on(self) -> None:
+        """Count the time again."""
+        if self._paused_at is not None:
+            self._ends += self._clock() - self._paused_at
+            self._paused_at = None
 
     def check(self, call: Call[Any]) -> None:
         """Raise the last error of the call, or else a ``ConnectionNotMade``, if no time is left."""

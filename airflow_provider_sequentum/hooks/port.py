@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+
 from airflow_provider_sequentum.airflow_compat.dag_run import states_in_dag_run, tasks_that_set
 from airflow_provider_sequentum.airflow_compat.extra_links import push_address
 from airflow_provider_sequentum.airflow_compat.task_attempt import map_index_of
@@ -38,6 +40,10 @@ RUNNING = ("running", "restarting")
 ENDED_BADLY = ("up_for_retry", "failed")
 """The states of a task that may have ended before it repeated the claims and announcements of an earlier attempt."""
 
+LAST_WAIT = 3.0
+"""Seconds to wait for the response to a request that was interrupted. Airflow gives a killed task about five seconds,
+and there may be a job to stop."""
+
 log = logging.getLogger(__name__)
 
 
@@ -52,6 +58,7 @@ class ClientPort:
         self.deadline: datetime | None = None
         self._urgent: SequentumClient | None = None
         self._clock = steady_clock()
+        self._interruption: BaseException | None = None
 
     def connect(self) -> None:
         """Look up the connection and create its client.
@@ -69,18 +76,39 @@ class ClientPort:
         """Send a request and return the parsed response with the service's time.
 
         If the key is refused, the connection is read again: a task may wait for hours, and its key may be replaced.
+
+        If a kill, a timeout or Ctrl-C interrupts a request that changes something, the response is still awaited, for
+        as long as the task has time. The run of a start without a response may look like others, and a session could
+        not be found at all. The exception is raised afterwards; see :meth:`raise_interruption`.
         """
+        self.raise_interruption()
         try:
             return self._exchange(call, budget_share, within)
         except HttpStatusError as error:
-            if error.status_code != 401 or not self._has_new_key():
+            if error.status_code != 401 or self._interruption is not None or not self._has_new_key():
                 raise
         return self._exchange(call, budget_share, within)
+
+    def raise_interruption(self) -> None:
+        """Raise the exception that interrupted the last request, if it has not been raised yet."""
+        interruption, self._interruption = self._interruption, None
+        if interruption is not None:
+            raise interruption
 
     def _exchange(self, call: Call[T], budget_share: float, within: float | None) -> Reply[T]:
         client = self._urgent or self.hook.client
         limits = [limit for limit in (within, self._time_left()) if limit is not None]
-        return client.exchange(call, budget_share=budget_share, within=min(limits, default=None))
+        return client.exchange(
+            call,
+            budget_share=budget_share,
+            within=min(limits, default=None),
+            on_interruption=None if call.safe_to_repeat else self._postpone,
+        )
+
+    def _postpone(self, interruption: BaseException) -> float | None:
+        self._interruption = interruption
+        # Airflow does not end the process at an execution_timeout.
+        return None if isinstance(interruption, AirflowTaskTimeout) else LAST_WAIT
 
     def _has_new_key(self) -> bool:
         """Return whether the connection was changed. If so, the next request uses what it says now."""
@@ -103,6 +131,7 @@ class ClientPort:
 
     def sleep(self, seconds: float) -> None:
         """Wait, at most until the deadline."""
+        self.raise_interruption()
         left = self._time_left()
         time.sleep(seconds if left is None else min(seconds, left))
 

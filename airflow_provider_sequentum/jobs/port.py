@@ -104,6 +104,9 @@ class Port(Sender, Protocol):
     def push(self, key: str, value: object) -> None:
         """Push an XCom for downstream tasks and users."""
 
+    def raise_interruption(self) -> None:
+        """Raise the exception with which Airflow interrupted the last request, if it has not been raised yet."""
+
     def asking_airflow(self) -> AbstractContextManager[None]:
         """Mark a request to Airflow's supervisor; see ``is_asking_airflow``."""
 

@@ -210,6 +210,13 @@ def _next(stoppers: Sequence[JobStopper[Any]], now: datetime) -> JobStopper[Any]
     return None
 
 
+def is_rate_limited(error: SequentumError | None) -> bool:
+    """Return whether a stop request was refused because of the rate limit, so that the job's time to end has not
+    started: if many jobs are stopped together, it may take minutes until each has been asked.
+    """
+    return error is not None and error.status_code == 429
+
+
 def _says_it_is_over(error: SequentumError) -> bool:
     """Return whether the service refuses to stop a job because it has ended.
 

@@ -135,6 +135,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             attempt.port.connect()
             self._resolve_parameters(attempt)
             is_over = attempt.start_or_join()
+            attempt.port.raise_interruption()
             if not attempt.config.wait_for_completion:
                 result = attempt.result
                 attempt.is_released = True
@@ -272,7 +273,10 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             with attempt.port.asking_airflow():
                 push_dashboard_link(context, attempt.port.hook, self.operator_extra_links)
             with self._kill_switch.armed():
-                yield
+                try:
+                    yield
+                finally:
+                    attempt.port.raise_interruption()
         except TaskDeferred:
             raise
         except BaseException as error:

@@ -8,7 +8,7 @@ find out what happened.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
@@ -157,24 +157,30 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
     config = new.config
     before = new.starts or (previous.starts_made if previous is not None else ())
     starts = check_before_start(port, config, before, is_first=previous is None)
-    now = port.now()
-    record = new.updated(requested_at=now, first_requested_at=now, starts=starts)
+    record = new.updated(first_requested_at=port.now(), starts=starts)
     if previous is not None:
         record = record.updated(
             replaced=previous.all_runs,
             first_requested_at=previous.first_requested_at,
             may_lack_runs=new.may_lack_runs or previous.may_lack_runs or previous.is_ambiguous,
         )
-    port.claim(record.claim())
-    port.save(record)
+
+    def intend() -> None:
+        nonlocal record
+        record = record.updated(requested_at=port.now())
+        port.claim(record.claim())
+        port.save(record)
+
+    def take_back() -> None:
+        port.save(previous)
+        # The run that a sibling finds may be an earlier one of this task, which it no longer knows.
+        port.claim((previous or record).claim(is_answered=not record.may_lack_runs))
+
     try:
-        reply = _send_new(port, config.start_call(), record)
+        reply = send_start(port, config.start_call(), f"Agent {record.agent_id}", intend, take_back)
+        _refuse_earlier_run(reply.value, record, config)
     except SequentumError as error:
         if not error.may_have_acted:
-            # Nothing was started, so there is no run to search for.
-            port.save(previous)
-            # The run that a sibling finds may be an earlier one of this task, which it no longer knows.
-            port.claim((previous or record).claim(is_answered=not record.may_lack_runs))
             _announce(port, config, before)
             raise_if_busy(error)
             raise
@@ -196,13 +202,11 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
     return run
 
 
-def _send_new(port: Sender, call: Call[Run], record: RunRecord) -> Reply[Run]:
-    """Send the start of a new run. A response that names an earlier run of the task is treated as a lost one."""
-    reply = send_start(port, call, f"Agent {record.agent_id}")
-    if reply.value.id in record.replaced:
-        reason = f"the response names run {reply.value.id}, which is an earlier run of the task"
-        raise call.error(UnexpectedResponse, reason, may_have_acted=True)
-    return reply
+def _refuse_earlier_run(run: Run, record: RunRecord, config: RunConfig) -> None:
+    """Treat a response that names an earlier run of the task as a lost one."""
+    if run.id in record.replaced:
+        reason = f"the response names run {run.id}, which is an earlier run of the task"
+        raise config.start_call().error(UnexpectedResponse, reason, may_have_acted=True)
 
 
 def _announce(port: Port, config: RunConfig, starts: tuple[PlannedStart, ...]) -> None:
@@ -211,20 +215,36 @@ def _announce(port: Port, config: RunConfig, starts: tuple[PlannedStart, ...]) -
         port.announce(Announcement(starts=starts))
 
 
-def send_start(port: Sender, call: Call[T], what: str) -> Reply[T]:
-    """Send a start request, and repeat it while the service refuses it because another run is active.
+def send_start(
+    port: Port, call: Call[T], what: str, intend: Callable[[], None], take_back: Callable[[], None]
+) -> Reply[T]:
+    """Save the intent and send a start request; repeat both while the service refuses it because another run is active.
+
+    Whenever it is certain that no start was sent, no intent is left: otherwise the attempt that ends then, or the next
+    one, would search for its run, and could find that of another user.
 
     :param what: what to start, for the log.
+    :param intend: saves the intent.
+    :param take_back: saves that nothing was started.
     """
-    for delay in BUSY_DELAYS:
+    for delay in (*BUSY_DELAYS, None):
+        before = port.record
+        try:
+            intend()
+        except BaseException:
+            port.record = before
+            raise
         try:
             return port.exchange(call)
         except SequentumError as error:
-            if error.status_code != 409:
+            if error.may_have_acted:
+                raise
+            take_back()
+            if error.status_code != 409 or delay is None:
                 raise
             log.warning("%s cannot be started now; trying again in %g s. (%s)", what, delay, error)
         port.sleep(delay)
-    return port.exchange(call)
+    raise RuntimeError("The last repetition ends in a response or an error.")
 
 
 def raise_if_busy(error: SequentumError) -> None:

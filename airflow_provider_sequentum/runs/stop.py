@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.run_status import RunStatus, status_name
 from airflow_provider_sequentum.jobs.port import Sender
-from airflow_provider_sequentum.jobs.stop import JobStopper, stop_jobs
+from airflow_provider_sequentum.jobs.stop import JobStopper, is_rate_limited, stop_jobs
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.wait import may_be_the_old_failure
@@ -95,7 +95,7 @@ class RunStopper(JobStopper["Run"]):
         self._poll_at = now + FIRST_LOOK
         if not self._is_killing:
             self._request_at = again_at
-            if self._gives_up_at is None:
+            if self._gives_up_at is None and not is_rate_limited(error):
                 # With many runs, the request may be sent long after it was due.
                 self._kill_at = now + max(self._stop_grace, FIRST_LOOK)
                 self._gives_up_at = self._kill_at + 2 * GRACE_AFTER_KILL

@@ -84,8 +84,12 @@ def _start_or_join_given(port: Port, new: SessionRecord, take: EventTaker | None
 
 def _start(port: Port, new: SessionRecord) -> SessionRecord:
     call = new.config.start_call()
-    record = new.sending(Request.START, port.now())
-    port.save(record)
+    record, before = new.sending(Request.START, port.now()), port.record
+    try:
+        port.save(record)
+    except BaseException:
+        port.record = before  # nothing was sent
+        raise
     try:
         started = port.send(call)
     except SequentumError as error:

@@ -14,7 +14,7 @@ from airflow_provider_sequentum.api import agent_builder
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import doubt_about
 from airflow_provider_sequentum.jobs.port import Sender
-from airflow_provider_sequentum.jobs.stop import MAX_REQUEST_SECONDS, JobStopper, stop_jobs
+from airflow_provider_sequentum.jobs.stop import MAX_REQUEST_SECONDS, JobStopper, is_rate_limited, stop_jobs
 from airflow_provider_sequentum.sessions.state import Session, SessionState, state_of
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ class SessionStopper(JobStopper["SessionStatus"]):
         return seen.status
 
     def _sent(self, error: SequentumError | None, now: datetime) -> None:
-        self._gives_up_at = self._gives_up_at or now + CANCEL_GRACE
+        if not is_rate_limited(error):
+            self._gives_up_at = self._gives_up_at or now + CANCEL_GRACE
         if error is not None and error.status_code in (404, 405) and not self._uses_stop:
             self._uses_stop = True  # sent next, immediately
             return

@@ -80,12 +80,23 @@ class AgentPort:
         self._port = port
         self._agent_id = agent_id
         self._outage = outage
-        self.record: Stored | None = record
+        self._record = record
         self.hook = port.hook
         self.now, self.sleep = port.now, port.sleep
         self.claims, self.push, self.asking_airflow = port.claims, port.push, port.asking_airflow
         self.announcements = port.announcements
         self.connect, self.hurry, self.close = port.connect, port.hurry, port.close
+        self.raise_interruption = port.raise_interruption
+
+    @property
+    def record(self) -> Stored | None:
+        """The agent's record, which is part of that of the space."""
+        return self._record
+
+    @record.setter
+    def record(self, record: Stored | None) -> None:
+        self._record = record if isinstance(record, RunRecord) else None
+        self._port.record = self._space().with_run(self._agent_id, self._record)
 
     def send(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> T:
         """Send a request and return the parsed response."""
@@ -108,20 +119,17 @@ class AgentPort:
     def save(self, record: Stored | None) -> None:
         """Save the agent's record within that of the space; ``None`` means that nothing was started."""
         self.record = record
-        self._port.save(self._record_of_space())
+        self._port.save(self._port.record)
 
     def claim(self, claim: Claim) -> None:
         """Claim the runs of all agents of the space, because a claim replaces the previous one."""
-        claim_runs(self._port, self._record_of_space(), further=claim.run_ids, is_answered=claim.is_answered)
+        claim_runs(self._port, self._space(), further=claim.run_ids, is_answered=claim.is_answered)
 
     def announce(self, announcement: Announcement) -> Announcement:
         """Announce the starts of all agents of the space, because an announcement replaces the previous one."""
         made = self._space().starts_announced
         others = tuple(start for start in made if start.agent_id != self._agent_id)
         return self._port.announce(announcement.updated(starts=(*others, *announcement.starts)))
-
-    def _record_of_space(self) -> SpaceRecord:
-        return self._space().with_run(self._agent_id, self.record if isinstance(self.record, RunRecord) else None)
 
     def _space(self) -> SpaceRecord:
         record = self._port.record

@@ -106,20 +106,27 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
     if config.min_credits is not None:
         check_credits(port, config.min_credits, new.name)
     made = new.starts or (previous.starts_made if previous is not None else ())
-    starts = _reserve_credits(port, new, made)
-    record = new.updated(requested_at=port.now(), starts=starts)
+    record = new.updated(starts=_reserve_credits(port, new, made))
     if previous is not None:
-        may_lack_runs = new.may_lack_runs or previous.may_lack_runs or previous.is_ambiguous
-        record = record.updated(replaced=previous.all_runs, may_lack_runs=may_lack_runs)
-    claim_runs(port, record, is_answered=False)
-    port.save(record)
+        record = record.updated(
+            replaced=previous.all_runs,
+            may_lack_runs=new.may_lack_runs or previous.may_lack_runs or previous.is_ambiguous,
+        )
+
+    def intend() -> None:
+        nonlocal record
+        record = record.updated(requested_at=port.now())
+        claim_runs(port, record, is_answered=False)
+        port.save(record)
+
+    def take_back() -> None:
+        port.save(previous)
+        claim_runs(port, previous or record, is_answered=not record.may_lack_runs)
+
     try:
-        response = send_start(port, config.start_call(), f"Space {config.space_id}").value
+        response = send_start(port, config.start_call(), f"Space {config.space_id}", intend, take_back).value
     except SequentumError as error:
         if not error.may_have_acted:
-            # Nothing was started, so there is nothing to search for.
-            port.save(previous)
-            claim_runs(port, previous or record, is_answered=not record.may_lack_runs)
             _announce(port, config, made)
             raise_if_busy(error)
             raise
@@ -128,7 +135,7 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
         )
         found = _find_after_lost_response(port, record, new, error)
         if not found.known_runs and config.on_ambiguous_start == "start" and may_repeat:
-            return start_space(port, new.updated(starts=starts, may_lack_runs=True), found, may_repeat=False)
+            return start_space(port, new.updated(starts=record.starts, may_lack_runs=True), found, may_repeat=False)
         if not found.known_runs:
             # The intent is kept: the next attempt searches again, and starts the space if it still finds nothing.
             raise

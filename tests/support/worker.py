@@ -142,6 +142,9 @@ class Worker:
     def connect(self) -> None:
         """Nothing to look up."""
 
+    def raise_interruption(self) -> None:
+        """Nothing is postponed: what interrupts a step is raised there."""
+
     def asking_airflow(self) -> AbstractContextManager[None]:
         return nullcontext()
 

@@ -250,6 +250,23 @@ def test_a_stop_waits_for_the_limit_of_the_key_only() -> None:
     assert budget.admit(is_of_stop=True) > 0
 
 
+def test_while_a_stop_waits_nothing_else_is_admitted() -> None:
+    clock = Clock()
+    budget = RequestBudget(clock)
+    for _ in range(LIMIT):
+        budget.admit()
+        budget.settle(HEADERS)
+    assert budget.admit(is_of_stop=True, goes_first=True) > 0
+    clock.now += WINDOW
+    assert budget.admit(is_of_stop=True, goes_first=True) > 0
+    clock.now += 0.5
+    assert min(budget.admit(), budget.admit(share=0.5, is_poll=True), budget.admit(is_of_stop=True)) > 0
+    assert budget.admit(urgent=True) == 0
+    assert budget.admit(is_of_stop=True, goes_first=True) == 0
+    clock.now += 1
+    assert budget.admit() == 0
+
+
 def test_what_a_refusal_took_comes_back_window_by_window() -> None:
     clock = Clock()
     budget = RequestBudget(clock)

@@ -1,19 +1,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
-from airflow_provider_sequentum.api import runs
+from airflow_provider_sequentum.api import AsyncSequentumClient, ClientSettings, runs
 from airflow_provider_sequentum.api.call import Call, Reply
 from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus, status_name
 from airflow_provider_sequentum.jobs import stop as stopping
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE
-from airflow_provider_sequentum.jobs.stop import MAX_REQUEST_SECONDS
+from airflow_provider_sequentum.jobs.stop import MAX_REQUEST_SECONDS, astop_jobs
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.stop import (
     FIRST_LOOK,
@@ -334,6 +336,16 @@ def test_where_the_status_can_be_read_it_decides(service: FakeService, worker: W
     assert service.runs[101].is_over
 
 
+@pytest.mark.parametrize("times", [5, 25])
+def test_the_time_to_end_begins_when_the_stop_is_no_longer_refused_by_the_rate_limit(
+    service: FakeService, worker: Worker, times: int
+) -> None:
+    service.faults["stop"] = [(fakes.rate_limited, False)] * times
+    assert stop(worker).confirmed
+    assert service.runs[101].status is RunStatus.STOPPED
+    assert (service.count("stop"), service.count("kill")) == (times + 1, 0)
+
+
 def many(service: FakeService, number: int = 20) -> list[RunRecord]:
     return [RunRecord(agent_id=7, run_id=service.start().id) for _ in range(number)]
 
@@ -389,6 +401,37 @@ def test_twenty_runs_take_little_longer_than_one_where_the_service_is_down(servi
 
 
 # In a triggerer
+
+
+async def test_many_runs_are_all_stopped_although_the_limit_of_the_key_is_used_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A user marks a DAG run whose mapped tasks are deferred: the trigger of each stops its run, all with one key."""
+    monkeypatch.setattr("airflow_provider_sequentum.jobs.stop.MAX_REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr("airflow_provider_sequentum.runs.stop.GRACE_AFTER_KILL", timedelta(seconds=0.3))
+    stopped: list[str] = []
+
+    def serve(request: httpx.Request) -> httpx.Response:
+        run_id, verb = request.url.path.split("/")[-2:]
+        limit = {"X-RateLimit-Limit": "5", "X-RateLimit-Window-Seconds": "1"}
+        if request.method == "POST":
+            assert verb == "stop"
+            stopped.append(run_id)
+            return httpx.Response(200, headers=limit)
+        status = 8 if run_id in stopped else 1
+        return httpx.Response(200, headers=limit, json={"id": int(run_id), "configId": 7, "status": status})
+
+    settings = ClientSettings(api_key=f"sk-{time.monotonic_ns()}", base_url="https://sequentum.example")
+
+    async def stop_one(stopper: RunStopper) -> None:
+        async with AsyncSequentumClient(settings, transport=httpx.MockTransport(serve)) as client:
+            await astop_jobs(client, [stopper])
+
+    first, *others = [RunStopper(RunRecord(agent_id=7, run_id=number), 2.0) for number in range(1, 16)]
+    await stop_one(first)  # its responses state the limit
+    await asyncio.gather(*map(stop_one, others))
+    assert len(stopped) == 15
+    assert all(stopper.confirmed for stopper in others)
 
 
 @pytest.mark.parametrize("ignores_stop", [False, True])

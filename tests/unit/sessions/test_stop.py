@@ -16,7 +16,16 @@ from airflow_provider_sequentum.jobs.stop import MAX_REQUEST_SECONDS, astop_jobs
 from airflow_provider_sequentum.sessions.state import Session
 from airflow_provider_sequentum.sessions.stop import CANCEL_GRACE, SessionStopper, cancel_session
 from tests.support.builder import BuilderClient, FakeBuilder, FakeSession, use_builder
-from tests.support.service import START, ErrorOf, bad_request, not_found, response_lost, server_error, unauthorized
+from tests.support.service import (
+    START,
+    ErrorOf,
+    bad_request,
+    not_found,
+    rate_limited,
+    response_lost,
+    server_error,
+    unauthorized,
+)
 from tests.support.worker import Worker
 
 Cancelling = Callable[[], SessionStopper]
@@ -54,6 +63,15 @@ def test_a_session_is_cancelled_in_both_eras(
     assert service.going() == set()
     assert "s1" in worker.said[0]
     assert result.sentence == "It has been cancelled."
+
+
+def test_its_time_to_end_begins_when_the_request_is_no_longer_refused_by_the_rate_limit(
+    cancelled: Cancelling, service: FakeBuilder
+) -> None:
+    service.sessions["s1"] = FakeSession(status="processing", looks_left=100)
+    service.faults["cancel"] = [(rate_limited, False)] * 25
+    assert cancelled().confirmed
+    assert service.going() == set()
 
 
 @pytest.mark.parametrize("broken", [server_error, bad_request])
