@@ -16,6 +16,7 @@ from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.exceptions import (
     RunFilesUnavailable,
     SequentumRequestRefused,
+    SequentumSkipped,
     client_errors_as_exceptions,
 )
 from airflow_provider_sequentum.runs.describe import comma_list, counted
@@ -121,6 +122,7 @@ class RunFilesTransfer:
     folder: LandingFolder
     file_kinds: Sequence[str] | None
     file_patterns: Sequence[str]
+    skip_on_empty: bool
     max_parallel_files: int
     remove_method: str | None
     log: Logger
@@ -133,6 +135,7 @@ class RunFilesTransfer:
         :raises RunFilesUnavailable: the run has not ended, a file could not be written, or a landed file differs from
             what was fetched.
         :raises SequentumRequestRefused: the run or its files no longer exist, or no file with its records is selected.
+        :raises SequentumSkipped: no file is selected, and the task is to be skipped in this case.
         """
         if self.conversion is not None:
             self.conversion.check_installed([])
@@ -208,6 +211,12 @@ class RunFilesTransfer:
             raise self._refused(
                 f"remove_method would remove delivered files that are not copied: {listing(left_out)}. Copy them too, "
                 "or omit remove_method. Nothing was copied and nothing was removed."
+            )
+        if self.skip_on_empty and not selection.chosen and not unreadable:
+            its_files = listing(selection.left_out) or "none"
+            raise SequentumSkipped(
+                f"No file of run {run.id} of agent {run.agent_id} is selected, so nothing was copied "
+                f"(skip_on_empty=True). Its files: {its_files}"
             )
         if reason := why_records_missing(run, selection):
             raise self._refused(
