@@ -19,8 +19,8 @@ from functools import cached_property
 from itertools import chain, islice
 from typing import IO, Any, Unpack
 
-from airflow_provider_sequentum.quality.engine import LandedPath, Table
-from airflow_provider_sequentum.quality.history import Folder
+from airflow_provider_sequentum.quality.engine import Table
+from airflow_provider_sequentum.quality.history import Folder, StoredPath
 from airflow_provider_sequentum.quality.judge import Removal, removed_rows
 from airflow_provider_sequentum.records.excel import SheetWriter
 from airflow_provider_sequentum.records.formats import (
@@ -63,10 +63,13 @@ class Passed:
     records: int
 
 
-def names_to_write(files: Sequence[LandedPath], removal: Removal) -> list[str]:
-    """Return the paths of the files below the destination: their names, preceded by the folder of a partition.
+def names_to_write(files: Sequence[StoredPath], removal: Removal, destination: Folder) -> list[tuple[str, str]]:
+    """Return, for each file, the paths of what passes and of its quarantine below the destination.
 
-    :raises RecordsUnreadable: two files would have the same path, or values of a partition column would be removed.
+    They are the name of the file, preceded by the folder of a partition.
+
+    :raises RecordsUnreadable: two files would have the same path, a landed file would be overwritten, or values of a
+        partition column would be removed.
     """
     names = []
     for file in files:
@@ -76,13 +79,19 @@ def names_to_write(files: Sequence[LandedPath], removal: Removal) -> list[str]:
                 f"{file.name!r} cannot be written without values of {taken[0]!r}, because it is a partition column."
             )
         folder = folder_of(values)
-        names.append(f"{folder}{file.name}" if str(file).endswith(f"/{folder}{file.name}") else file.name)
-    if len(set(names)) < len(names):
-        raise RecordsUnreadable("Two files have the same name, so what passed cannot be written to one folder.")
+        name = f"{folder}{file.name}" if str(file).endswith(f"/{folder}{file.name}") else file.name
+        names.append((name, f"{QUARANTINE_FOLDER}{name}" if "/" in name else f"{QUARANTINE}{name}"))
+    landed, written = {file.place for file in files}, set()
+    for name in chain.from_iterable(names):
+        if name in written:
+            raise RecordsUnreadable(f"Two files would have the name {name!r} in the folder for what passed.")
+        if destination.file(name).place in landed:
+            raise RecordsUnreadable(f"{name!r} would overwrite a landed file. Choose another destination.")
+        written.add(name)
     return names
 
 
-def _partition(file: LandedPath) -> dict[str, Any]:
+def _partition(file: StoredPath) -> dict[str, Any]:
     if format_of(file.name) != "parquet":
         return {}
     with file.open("rb") as stream:
@@ -92,7 +101,7 @@ def _partition(file: LandedPath) -> dict[str, Any]:
 def write_passed(
     table: Table,
     removal: Removal,
-    files: Sequence[LandedPath],
+    files: Sequence[StoredPath],
     folder: Folder,
     **options: Unpack[TextOptions],
 ) -> Passed:
@@ -100,7 +109,7 @@ def write_passed(
 
     :param files: the files of the table, in its order.
     """
-    names = names_to_write(files, removal)
+    names = names_to_write(files, removal, folder)
     bad, blank = removed_rows(table, removal.reasons), removed_rows(table, removal.blanked)
 
     def reason_of(row: int) -> str:
@@ -110,8 +119,7 @@ def write_passed(
         return [removal.blanked[place].column for place in blank.get(row, ())]
 
     paths, quarantined, first = [], [], 0
-    for file, name, source in zip(files, names, table.sources, strict=True):
-        bad_name = f"{QUARANTINE_FOLDER}{name}" if "/" in name else f"{QUARANTINE}{name}"
+    for file, (name, bad_name), source in zip(files, names, table.sources, strict=True):
         if not source.records and format_of(file.name) != "parquet":  # without records, its columns are not known
             paths.append(str(file))
             continue

@@ -564,15 +564,16 @@ class TestNothingIsLostWithoutAWord:
     def test_a_task_for_files_that_only_some_runs_have_can_be_skipped(
         self, sandbox: Sandbox, tmp_path: Path, records: list[Any], options: dict[str, Any], value: object
     ) -> None:
+        options = {**options, "skip_on_empty": value}
         without = sandbox.add_agent("Without", records=records).id
         with pytest.raises(SequentumSkipped, match=r"^No file of run \d+ .* Its files: .*'log.txt' \(kind logs, "):
-            execute(transfer(tmp_path.as_uri(), without, finished_run(sandbox, without), skip_on_empty=value, **options))
+            execute(
+                transfer(tmp_path.as_uri(), without, finished_run(sandbox, without), skip_on_empty=value, **options)
+            )
         assert not visible(tmp_path)
         page = ExtraFile(name="page.png", content="not really an image")
         having = sandbox.add_agent("Having", records=records, extra_files=[page]).id
-        paths, _ = execute(
-            transfer(tmp_path.as_uri(), having, finished_run(sandbox, having), skip_on_empty=value, **options)
-        )
+        paths, _ = execute(transfer(tmp_path.as_uri(), having, finished_run(sandbox, having), **options))
         assert [Path(path).name for path in paths] == ["page.png"]
 
     def test_a_task_is_not_skipped_where_files_may_have_been_lost(

@@ -166,9 +166,7 @@ def test_an_xcom_that_names_another_agent_is_not_acted_on(stage: Stage) -> None:
     ],
 )
 @pytest.mark.parametrize("is_xcom", [False, True])
-def test_a_forged_record_gives_nobody_a_connection(
-    stage: Stage, fields: dict[str, str] | None, is_xcom: bool
-) -> None:
+def test_a_forged_record_gives_nobody_a_connection(stage: Stage, fields: dict[str, str] | None, is_xcom: bool) -> None:
     """Who may edit what a task has stored may not thereby use a connection that its DAG does not."""
     agent = stage.sandbox.add_agent("Other")
     stage.sandbox.plan_runs(agent.id, [ENDLESS])
