@@ -567,9 +567,7 @@ class TestNothingIsLostWithoutAWord:
         options = {**options, "skip_on_empty": value}
         without = sandbox.add_agent("Without", records=records).id
         with pytest.raises(SequentumSkipped, match=r"^No file of run \d+ .* Its files: .*'log.txt' \(kind logs, "):
-            execute(
-                transfer(tmp_path.as_uri(), without, finished_run(sandbox, without), skip_on_empty=value, **options)
-            )
+            execute(transfer(tmp_path.as_uri(), without, finished_run(sandbox, without), **options))
         assert not visible(tmp_path)
         page = ExtraFile(name="page.png", content="not really an image")
         having = sandbox.add_agent("Having", records=records, extra_files=[page]).id
