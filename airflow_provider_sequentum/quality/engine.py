@@ -127,8 +127,8 @@ class Table:
         return self.workspace.rows(sql.replace("{table}", self.sql), parameters)
 
     def as_text(self) -> Table:
-        """Return the same records with all values as text."""
-        cells = "".join(f", {text_of(column)} AS {column.sql}" for column in self.columns.values())
+        """Return the same records with all values as text. ``NaN``, which is no number, becomes a missing value."""
+        cells = "".join(f", {_text_or_null(column)} AS {column.sql}" for column in self.columns.values())
         text = f"{self.sql}_text"
         self.workspace.execute(f"CREATE OR REPLACE VIEW {text} AS SELECT {ROW}{cells} FROM {self.sql}")  # noqa: S608
         columns = {name: Column(name, column.sql, TEXT) for name, column in self.columns.items()}
@@ -359,6 +359,12 @@ def text_of(column: Column, table: str | None = None) -> str:
             f"THEN CAST(CAST({value} AS BIGINT) AS VARCHAR) ELSE CAST({value} AS VARCHAR) END"
         )
     return f"CAST({value} AS VARCHAR)"
+
+
+def _text_or_null(column: Column) -> str:
+    return (
+        f"CASE WHEN NOT isnan({column.sql}) THEN {text_of(column)} END" if column.kind in _DOUBLES else text_of(column)
+    )
 
 
 def _select(part: _Part, columns: Iterable[Column]) -> str:

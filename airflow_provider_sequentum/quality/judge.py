@@ -212,8 +212,9 @@ class _Judging:
         return _RowTest(f"NOT coalesce({sql}, false) AND ({filled})", parameters, name, reason), filled
 
     def _unknown(self, name: str) -> _Question:
-        has_text = f"nullif(trim({self._table.columns[name].sql}), '') IS NOT NULL"
-        return _RowTest(has_text, (), name, "a value in a column that the contract lacks"), "true"
+        return _RowTest(
+            has_value(self._table.columns[name].sql), (), name, "a value in a column that the contract lacks"
+        ), "true"
 
     def _counted(self, question: _Question) -> tuple[int, int]:
         """Return the number of records that fail a test, and the number that it applies to."""
