@@ -75,8 +75,9 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         Default: nothing is removed.
     :param sequentum_conn_id: the id of the Sequentum connection.
     :param storage_conn_id: the id of the object storage connection, if it is not part of ``destination``.
-    :raises RunFilesUnavailable: a file could not be written or read back, the run has not ended, or it has records but
-        all its files are empty. A retry continues where the last attempt ended.
+    :raises RunFilesUnavailable: a file could not be written or read back, the run has not ended, it has records but
+        all its files are empty, or a run that was landed at the same time gave one of its columns another type. A retry
+        continues where the last attempt ended.
     :raises RunRecordsUnreadable: a file to be converted is damaged, or a value is not valid for its column's type.
         Nothing was published; not retried.
     :raises SequentumRequestRefused: the run or its files no longer exist, a parameter is invalid, a library for

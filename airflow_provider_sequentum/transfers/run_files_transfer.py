@@ -317,6 +317,7 @@ class RunFilesTransfer:
         self._check_alone(planned, previous)
         listed = {file.id for file in [*selection.chosen, *(each.file for each in selection.left_out)]}
         self._log_surprises(planned, previous, listed, sizes)
+        self._store_types(converted)
         old = outdated(previous, planned, listed)
         # Listed until they are removed, so that a retry removes them if this attempt is killed before.
         self._write_manifest(planned.model_copy(update={"files": [*planned.files, *old]}))
@@ -340,8 +341,7 @@ class RunFilesTransfer:
         self._verify(manifest, read_again={*uploaded, *(file.name for file in missing)})
         self._check_bytes(run, selection, manifest)
         self._check_alone(planned, None)
-        if self.conversion is not None:
-            self.conversion.types_file.write(self.agent_id, self.run_id, converted.before, converted.types)
+        self._store_types(converted)  # again, because another run may have replaced them at the same time
         self._write_manifest(manifest)
         self._remove(selection)
         return self._landed(manifest, len(missing) + len(uploaded))
@@ -369,6 +369,10 @@ class RunFilesTransfer:
             self.log.info("Publishing %s.", counted(len(files), "converted file"))
             self._copy_all(files, lambda file: self.folder.upload(*file, self.progress))
         return [name for name, _ in files]
+
+    def _store_types(self, converted: Converted) -> None:
+        if self.conversion is not None and converted.types:
+            self.conversion.types_file.write(self.agent_id, self.run_id, converted.before, converted.types)
 
     def _log_surprises(
         self, planned: Manifest, previous: Manifest | None, listed: Collection[int], sizes: Mapping[str, int]
