@@ -63,10 +63,10 @@ class TypesFile:
             ) from error
 
     def write(self, agent_id: int, run_id: int, before: Mapping[str, str], columns: Mapping[str, str]) -> None:
-        """Store the types of a run, if it added or changed any, beside those that other runs have added since it read them.
+        """Store the types of a run, if it added or changed any, and keep those that other runs have added.
 
         :param before: the types that the run has read.
-        :raises RunFilesUnavailable: another run has given one of the columns another type since then.
+        :raises RunFilesUnavailable: since then, another run has given one of the columns another type.
         """
         now = self.read(agent_id, run_id)
         for column, kind in columns.items():
