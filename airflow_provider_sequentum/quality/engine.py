@@ -37,6 +37,7 @@ TEXT = "VARCHAR"
 
 _MAX_THREADS = 4
 _ROWS = 50_000
+_FETCHED = 5_000
 _QUICK = {"use_dictionary": False, "write_statistics": False, "compression": "lz4"}
 """The options for writing normalized files, which are only read a few times."""
 _ROW_GROUP = 8 * 1024 * 1024
@@ -200,6 +201,19 @@ class Workspace:
         with self._limits():
             rows: list[tuple[Any, ...]] = self.connection.execute(sql, list(parameters)).fetchall()
         return rows
+
+    def stream(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Run SQL and yield the rows of the result, without keeping all of them in memory.
+
+        No other SQL may be run before the last row.
+        """
+        result = self.execute(sql, parameters)
+        while True:
+            with self._limits():
+                rows = result.fetchmany(_FETCHED)
+            if not rows:
+                return
+            yield from rows
 
     def export(self, sql: str, names: Sequence[str], target: Path) -> int:
         """Run SQL and write the result to a Parquet file, without keeping all of it in memory.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -325,15 +325,17 @@ def _quoted(names: Sequence[str]) -> str:
     return comma_list(f"{name!r:.60}" for name in names) or "none"
 
 
-def removed_rows(table: Table, tests: Sequence[_RowTest]) -> dict[int, list[int]]:
-    """Return the records that fail a test, by their number, each with the indexes of such tests."""
+def removed_rows(table: Table, tests: Sequence[_RowTest]) -> Iterator[tuple[int, list[int]]]:
+    """Yield the numbers of the records that fail a test, in order, each with the indexes of such tests.
+
+    There may be as many as there are records, so they are read while the records are written.
+    """
     if not tests:
-        return {}
+        return
     marks = ", ".join(f"CASE WHEN {test.sql} THEN {place} END" for place, test in enumerate(tests))
     parameters = [parameter for test in tests for parameter in test.parameters]
-    rows = table.query(
+    yield from table.workspace.stream(
         f"SELECT r, list_filter(broken, lambda x: x IS NOT NULL) AS which FROM "
-        f"(SELECT r, [{marks}] AS broken FROM {{table}}) WHERE len(which) > 0",
+        f"(SELECT r, [{marks}] AS broken FROM {table.sql}) WHERE len(which) > 0 ORDER BY r",
         parameters,
     )
-    return dict(rows)
