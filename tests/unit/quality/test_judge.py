@@ -221,7 +221,7 @@ HOSTILE = st.text(st.characters(blacklist_categories=["Cs"], blacklist_character
 def test_names_and_values_are_never_sql(workspace: Workspace, values: list[str], name: str) -> None:
     text = name.join(["", "\n"]) + "\n".join(values) + "\n"
     contract = parse_contract({"rules": [{"rule": "allowed", "column": name, "values": values[:1]}]})
-    rows = table(workspace, text)
+    rows = workspace.load([File(text)], delimiter=",").as_text()
     if name not in rows.columns or rows.records != len(values):
         return  # such as a name that is a byte order mark
     broken = sum(value != values[0] for value in values)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from airflow_provider_sequentum.records import reading as reading_module
 from airflow_provider_sequentum.records import text as text_module
 from airflow_provider_sequentum.records.formats import RecordsUnreadable
-from airflow_provider_sequentum.records.reading import read_arrow, read_records
+from airflow_provider_sequentum.records.reading import count_records, read_arrow, read_flat, read_records
 from airflow_provider_sequentum.records.text import Text
 from airflow_provider_sequentum.sandbox.run_files import render
 
@@ -62,6 +62,23 @@ def test_line_breaks_in_a_sheet() -> None:
     """Programs for Windows write CR LF into cells, and a workbook escapes the CR."""
     content = sheet(["sku", "na_x000D_\nme"], ["A1", "one_x000D_\ntwo"])
     assert read("o.xlsx", content) == [{"sku": "A1", "na\r\nme": "one\r\ntwo"}]
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_a_table_with_another_delimiter_is_not_one_column(name: str, delimiter: str) -> None:
+    """As spreadsheets write it where the comma separates decimals."""
+    content = f'sku{delimiter}note\nA1{delimiter}"two\nlines"\n'.encode()
+    if (name, delimiter) != ("a.tsv", "\t"):
+        with pytest.raises(RecordsUnreadable, match=rf"'{name}' has only the column 'sku.*note'. Set its delimiter"):
+            read(name, content)
+        assert count_records(io.BytesIO(content), name) is None
+        with pytest.raises(RecordsUnreadable, match="has only the column"):
+            list(read_flat(io.BytesIO(content), name))
+    assert read(name, content, delimiter=delimiter) == [{"sku": "A1", "note": "two\nlines"}]
+    one = f"sku{delimiter}note\nA1\n".encode()
+    assert read(name, one, delimiter=",") == [{f"sku{delimiter}note": "A1"}]
+    assert read(name, b"sku\nA1;A2\n") == [{"sku": "A1;A2"}]
 
 
 @pytest.mark.parametrize("result", ["", "<v/>", "<v></v>"])
