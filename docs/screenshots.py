@@ -193,7 +193,8 @@ class ReportPhotographer:
             writer.writeheader()
             writer.writerows(rows)
         profiles = LandingFolder(ObjectStoragePath(self._folder.as_uri()) / "profiles")
-        check = Check(7, run, [file], contract, profiles, folder, on_drift="fail", learn_from=10, text_options={})
+        files = [folder.file(file.name)]
+        check = Check(7, run, files, contract, profiles, folder, on_drift="fail", learn_from=10, text_options={})
         with open_workspace() as workspace:
             check_records(check, workspace)
         return file.with_name(check.page_name)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from airflow_provider_sequentum.quality.contract import Contract
 from airflow_provider_sequentum.quality.drift import MIN_RUNS, find_drift
-from airflow_provider_sequentum.quality.engine import LandedPath, Table, Workspace
-from airflow_provider_sequentum.quality.history import Folder, History, read_history
+from airflow_provider_sequentum.quality.engine import Table, Workspace
+from airflow_provider_sequentum.quality.history import Folder, History, StoredPath, read_history
 from airflow_provider_sequentum.quality.judge import Breach, Judgement, judge
 from airflow_provider_sequentum.quality.passing import write_passed
 from airflow_provider_sequentum.quality.profile import Profile, compare, profile
@@ -32,7 +32,7 @@ class Check:
 
     agent_id: int
     run_id: int
-    files: Sequence[LandedPath]
+    files: Sequence[StoredPath]
     contract: Contract
     profiles: Folder | None
     destination: Folder

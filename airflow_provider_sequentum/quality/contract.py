@@ -78,7 +78,7 @@ class Records(_Count, TableRule):
 
 
 class Filled(RowRule):
-    """The column has a value that is not just white space."""
+    """The column has a value that is not just white space or invisible characters. ``NaN`` is no value."""
 
     rule: Literal["filled"] = "filled"
     column: Name

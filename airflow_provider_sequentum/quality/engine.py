@@ -37,6 +37,7 @@ TEXT = "VARCHAR"
 
 _MAX_THREADS = 4
 _ROWS = 50_000
+_FETCHED = 5_000
 _QUICK = {"use_dictionary": False, "write_statistics": False, "compression": "lz4"}
 """The options for writing normalized files, which are only read a few times."""
 _ROW_GROUP = 8 * 1024 * 1024
@@ -127,8 +128,8 @@ class Table:
         return self.workspace.rows(sql.replace("{table}", self.sql), parameters)
 
     def as_text(self) -> Table:
-        """Return the same records with all values as text."""
-        cells = "".join(f", {text_of(column)} AS {column.sql}" for column in self.columns.values())
+        """Return the same records with all values as text. ``NaN``, which is no number, becomes a missing value."""
+        cells = "".join(f", {_text_or_null(column)} AS {column.sql}" for column in self.columns.values())
         text = f"{self.sql}_text"
         self.workspace.execute(f"CREATE OR REPLACE VIEW {text} AS SELECT {ROW}{cells} FROM {self.sql}")  # noqa: S608
         columns = {name: Column(name, column.sql, TEXT) for name, column in self.columns.items()}
@@ -200,6 +201,19 @@ class Workspace:
         with self._limits():
             rows: list[tuple[Any, ...]] = self.connection.execute(sql, list(parameters)).fetchall()
         return rows
+
+    def stream(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Run SQL and yield the rows of the result, without keeping all of them in memory.
+
+        No other SQL may be run before the last row.
+        """
+        result = self.execute(sql, parameters)
+        while True:
+            with self._limits():
+                rows = result.fetchmany(_FETCHED)
+            if not rows:
+                return
+            yield from rows
 
     def export(self, sql: str, names: Sequence[str], target: Path) -> int:
         """Run SQL and write the result to a Parquet file, without keeping all of it in memory.
@@ -359,6 +373,12 @@ def text_of(column: Column, table: str | None = None) -> str:
             f"THEN CAST(CAST({value} AS BIGINT) AS VARCHAR) ELSE CAST({value} AS VARCHAR) END"
         )
     return f"CAST({value} AS VARCHAR)"
+
+
+def _text_or_null(column: Column) -> str:
+    return (
+        f"CASE WHEN NOT isnan({column.sql}) THEN {text_of(column)} END" if column.kind in _DOUBLES else text_of(column)
+    )
 
 
 def _select(part: _Part, columns: Iterable[Column]) -> str:

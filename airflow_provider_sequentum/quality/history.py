@@ -26,6 +26,14 @@ _KEPT_RECORDS = 3
 _NAME = re.compile(r"run-([1-9]\d{0,18})\.(json|parquet)")
 
 
+class StoredPath(LandedPath, Protocol):
+    """A file in a storage, such as :class:`~airflow_provider_sequentum.transfers.landing.StoredFile`."""
+
+    @property
+    def place(self) -> object:
+        """The place of the file, which is the same for each form of its address."""
+
+
 class Folder(Protocol):
     """A folder in a storage, such as :class:`~airflow_provider_sequentum.transfers.landing.LandingFolder`."""
 
@@ -39,7 +47,7 @@ class Folder(Protocol):
     def where(self, name: str) -> str:
         """Return the path of a file in the folder, so that it can be passed to an operator."""
 
-    def file(self, name: str) -> LandedPath:
+    def file(self, name: str) -> StoredPath:
         """Return a file in the folder."""
 
     def read(self, name: str) -> bytes:

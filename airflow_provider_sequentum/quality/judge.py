@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -212,8 +212,9 @@ class _Judging:
         return _RowTest(f"NOT coalesce({sql}, false) AND ({filled})", parameters, name, reason), filled
 
     def _unknown(self, name: str) -> _Question:
-        has_text = f"nullif(trim({self._table.columns[name].sql}), '') IS NOT NULL"
-        return _RowTest(has_text, (), name, "a value in a column that the contract lacks"), "true"
+        return _RowTest(
+            has_value(self._table.columns[name].sql), (), name, "a value in a column that the contract lacks"
+        ), "true"
 
     def _counted(self, question: _Question) -> tuple[int, int]:
         """Return the number of records that fail a test, and the number that it applies to."""
@@ -324,15 +325,17 @@ def _quoted(names: Sequence[str]) -> str:
     return comma_list(f"{name!r:.60}" for name in names) or "none"
 
 
-def removed_rows(table: Table, tests: Sequence[_RowTest]) -> dict[int, list[int]]:
-    """Return the records that fail a test, by their number, each with the indexes of such tests."""
+def removed_rows(table: Table, tests: Sequence[_RowTest]) -> Iterator[tuple[int, list[int]]]:
+    """Yield the numbers of the records that fail a test, in order, each with the indexes of such tests.
+
+    There may be as many as there are records, so they are read while the records are written.
+    """
     if not tests:
-        return {}
+        return
     marks = ", ".join(f"CASE WHEN {test.sql} THEN {place} END" for place, test in enumerate(tests))
     parameters = [parameter for test in tests for parameter in test.parameters]
-    rows = table.query(
+    yield from table.workspace.stream(
         f"SELECT r, list_filter(broken, lambda x: x IS NOT NULL) AS which FROM "
-        f"(SELECT r, [{marks}] AS broken FROM {{table}}) WHERE len(which) > 0",
+        f"(SELECT r, [{marks}] AS broken FROM {table.sql}) WHERE len(which) > 0 ORDER BY r",
         parameters,
     )
-    return dict(rows)

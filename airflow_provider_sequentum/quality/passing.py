@@ -19,8 +19,8 @@ from functools import cached_property
 from itertools import chain, islice
 from typing import IO, Any, Unpack
 
-from airflow_provider_sequentum.quality.engine import LandedPath, Table
-from airflow_provider_sequentum.quality.history import Folder
+from airflow_provider_sequentum.quality.engine import Table
+from airflow_provider_sequentum.quality.history import Folder, StoredPath
 from airflow_provider_sequentum.quality.judge import Removal, removed_rows
 from airflow_provider_sequentum.records.excel import SheetWriter
 from airflow_provider_sequentum.records.formats import (
@@ -63,10 +63,13 @@ class Passed:
     records: int
 
 
-def names_to_write(files: Sequence[LandedPath], removal: Removal) -> list[str]:
-    """Return the paths of the files below the destination: their names, preceded by the folder of a partition.
+def names_to_write(files: Sequence[StoredPath], removal: Removal, destination: Folder) -> list[tuple[str, str]]:
+    """Return, for each file, the paths of what passes and of its quarantine below the destination.
 
-    :raises RecordsUnreadable: two files would have the same path, or values of a partition column would be removed.
+    They are the name of the file, preceded by the folder of a partition.
+
+    :raises RecordsUnreadable: two files would have the same path, a landed file would be overwritten, or values of a
+        partition column would be removed.
     """
     names = []
     for file in files:
@@ -76,13 +79,19 @@ def names_to_write(files: Sequence[LandedPath], removal: Removal) -> list[str]:
                 f"{file.name!r} cannot be written without values of {taken[0]!r}, because it is a partition column."
             )
         folder = folder_of(values)
-        names.append(f"{folder}{file.name}" if str(file).endswith(f"/{folder}{file.name}") else file.name)
-    if len(set(names)) < len(names):
-        raise RecordsUnreadable("Two files have the same name, so what passed cannot be written to one folder.")
+        name = f"{folder}{file.name}" if str(file).endswith(f"/{folder}{file.name}") else file.name
+        names.append((name, f"{QUARANTINE_FOLDER}{name}" if "/" in name else f"{QUARANTINE}{name}"))
+    landed, written = {file.place for file in files}, set()
+    for name in chain.from_iterable(names):
+        if name in written:
+            raise RecordsUnreadable(f"Two files would have the name {name!r} in the folder for what passed.")
+        if destination.file(name).place in landed:
+            raise RecordsUnreadable(f"{name!r} would overwrite a landed file. Choose another destination.")
+        written.add(name)
     return names
 
 
-def _partition(file: LandedPath) -> dict[str, Any]:
+def _partition(file: StoredPath) -> dict[str, Any]:
     if format_of(file.name) != "parquet":
         return {}
     with file.open("rb") as stream:
@@ -92,7 +101,7 @@ def _partition(file: LandedPath) -> dict[str, Any]:
 def write_passed(
     table: Table,
     removal: Removal,
-    files: Sequence[LandedPath],
+    files: Sequence[StoredPath],
     folder: Folder,
     **options: Unpack[TextOptions],
 ) -> Passed:
@@ -100,18 +109,9 @@ def write_passed(
 
     :param files: the files of the table, in its order.
     """
-    names = names_to_write(files, removal)
-    bad, blank = removed_rows(table, removal.reasons), removed_rows(table, removal.blanked)
-
-    def reason_of(row: int) -> str:
-        return "; ".join(removal.reasons[place].reason for place in bad.get(row, ()))
-
-    def blank_in(row: int) -> list[str | None]:
-        return [removal.blanked[place].column for place in blank.get(row, ())]
-
+    names, removed = names_to_write(files, removal, folder), _Removed(table, removal)
     paths, quarantined, first = [], [], 0
-    for file, name, source in zip(files, names, table.sources, strict=True):
-        bad_name = f"{QUARANTINE_FOLDER}{name}" if "/" in name else f"{QUARANTINE}{name}"
+    for file, (name, bad_name), source in zip(files, names, table.sources, strict=True):
         if not source.records and format_of(file.name) != "parquet":  # without records, its columns are not known
             paths.append(str(file))
             continue
@@ -124,8 +124,8 @@ def write_passed(
                 )
                 row = first
                 for batch in parquet_batches(stream, file.name):
-                    rows = range(row, row + batch.num_rows)
-                    _add_batch(pair, batch, good_schema.names, list(map(reason_of, rows)), list(map(blank_in, rows)))
+                    removals = [removed.of(row + place) for place in range(batch.num_rows)]
+                    _add_batch(pair, batch, good_schema.names, removals)
                     row += batch.num_rows
             else:
                 written_in = options.get("encoding") or _encoding_of(file.name, stream)
@@ -140,12 +140,35 @@ def write_passed(
                     _record_file(folder, bad_name, [*columns, REASON], *text),
                 )
                 for row, record in enumerate(chain(head, records), first):
-                    _add_record(pair, record, removal.columns, reason_of(row), blank_in(row))
+                    _add_record(pair, record, removal.columns, *removed.of(row))
         paths.append(folder.where(name))
         if pair.has_bad:
             quarantined.append(folder.where(bad_name))
         first += source.records
-    return Passed(paths, quarantined, len(bad))
+    return Passed(paths, quarantined, removed.records)
+
+
+class _Removed:
+    """What is removed of each record. It has to be asked about all records, in their order.
+
+    :param records: the number of quarantined records so far.
+    """
+
+    def __init__(self, table: Table, removal: Removal) -> None:
+        self._reasons, self._blanked = removal.reasons, removal.blanked
+        self._rows = removed_rows(table, [*removal.reasons, *removal.blanked])
+        self._next = next(self._rows, None)
+        self.records = 0
+
+    def of(self, row: int) -> tuple[str, list[str | None]]:
+        """Return why a record is quarantined, empty if it passes, and the columns whose values are removed from it."""
+        if self._next is None or self._next[0] != row:
+            return "", []
+        tests, self._next = self._next[1], next(self._rows, None)
+        count = len(self._reasons)
+        reason = "; ".join(self._reasons[test].reason for test in tests if test < count)
+        self.records += bool(reason)
+        return reason, [self._blanked[test - count].column for test in tests if test >= count]
 
 
 class _Pair:
@@ -179,20 +202,24 @@ def _add_record(
 
 
 def _add_batch(
-    pair: _Pair, batch: Any, kept: Sequence[str], reasons: Sequence[str], blank: Sequence[Collection[str | None]]
+    pair: _Pair, batch: Any, kept: Sequence[str], removals: Sequence[tuple[str, Collection[str | None]]]
 ) -> None:
-    """Write a batch of a Parquet file; the other parameters are those of :func:`_add_record`, for each record."""
+    """Write a batch of a Parquet file.
+
+    :param removals: for each record, what :meth:`_Removed.of` returns.
+    """
     arrow = library("pyarrow", "quality", "Checking records")
 
     def taken(column: Any, places: Sequence[int | None]) -> Any:
         return column.take(arrow.array(places, arrow.int64()))  # None gives a null, in columns of any type
 
-    good = [place for place, reason in enumerate(reasons) if not reason]
+    good = [(place, blank) for place, (reason, blank) in enumerate(removals) if not reason]
     pair.write(
-        [taken(batch.column(name), [None if name in blank[place] else place for place in good]) for name in kept]
+        [taken(batch.column(name), [None if name in blank else place for place, blank in good]) for name in kept]
     )
-    if bad := [place for place, reason in enumerate(reasons) if reason]:
-        pair.write_bad([*(taken(column, bad) for column in batch.columns), [reasons[place] for place in bad]])
+    if bad := [(place, reason) for place, (reason, _) in enumerate(removals) if reason]:
+        places = [place for place, _ in bad]
+        pair.write_bad([*(taken(column, places) for column in batch.columns), [reason for _, reason in bad]])
 
 
 def _schemas(schema: Any, dropped: Collection[str]) -> tuple[Any, Any]:

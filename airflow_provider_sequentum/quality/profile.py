@@ -157,9 +157,10 @@ def of(column: str, expression: str) -> str:
 
 
 def has_value(column: str) -> str:
-    """Return SQL for whether a text has more than white space."""
-    # For most texts, the first character decides. Trimming all of them takes several times as long.
-    return f"CASE WHEN {column} >= '!' AND {column} < '\x7f' THEN true ELSE coalesce(trim({column}) <> '', false) END"
+    """Return SQL for whether a text has more than white space and other characters of which nothing is seen."""
+    # For most texts, the first character decides. Searching all of them takes several times as long.
+    is_seen = f"coalesce(regexp_matches({column}, '[^\\p{{Z}}\\p{{Cc}}\\p{{Cf}}]'), false)"
+    return f"CASE WHEN {column} >= '!' AND {column} < '\x7f' THEN true ELSE {is_seen} END"
 
 
 class _Part(BaseModel):
@@ -337,7 +338,7 @@ def _cells(table: Table) -> None:
         f"""CREATE OR REPLACE TEMP TABLE cells AS
         SELECT *, {_NUMBER_OF_KIND} AS number, {_SHAPE_OF} AS shape, lower(right(trim(v), 2)) AS ending
         FROM (SELECT CAST(c[2:] AS INTEGER) AS c, r, v, length(v) AS size, {KIND_OF} AS kind
-            FROM (UNPIVOT sample ON {columns} INTO NAME c VALUE v) WHERE trim(v) <> '')"""
+            FROM (UNPIVOT sample ON {columns} INTO NAME c VALUE v) WHERE {has_value("v")})"""
     )
 
 
@@ -483,9 +484,9 @@ def compare(table: Table, before: Table, key: Sequence[str], run_id: int) -> Cha
 
 def key_of(table: Table, key: Sequence[str]) -> str:
     """Return SQL for the key of a record as one text; NULL if a part of the key is empty."""
-    parts = [f"nullif(trim({table.columns[name].sql}), '')" for name in key]
-    is_whole = " AND ".join(f"{part} IS NOT NULL" for part in parts)
-    return f"CASE WHEN {is_whole} THEN to_json([{', '.join(parts)}])::VARCHAR END"
+    columns = [table.columns[name].sql for name in key]
+    is_whole = " AND ".join(map(has_value, columns))
+    return f"CASE WHEN {is_whole} THEN to_json([{', '.join(f'trim({column})' for column in columns)}])::VARCHAR END"
 
 
 def _changes(

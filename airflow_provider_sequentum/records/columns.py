@@ -105,6 +105,7 @@ def type_of_parquet(kind: Any) -> str | None:
         (types.is_time, "time"),
         (types.is_binary, "binary"),
         (types.is_large_binary, "binary"),
+        (types.is_fixed_size_binary, "binary"),
     ):
         if is_kind(kind):
             return name

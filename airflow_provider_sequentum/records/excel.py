@@ -22,7 +22,7 @@ def read_excel(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
     """Yield the rows of the first sheet of a workbook, with the types of its cells. The first row has the column names.
 
     :raises RecordsUnreadable: the file is not a workbook, two columns have the same name, a row is longer than the
-        first one, or the uncompressed content is too large for the memory.
+        first one, a formula has no result, or the uncompressed content is too large for the memory.
     """
     library("openpyxl", "excel", "Reading .xlsx")
     row = 0
@@ -119,7 +119,7 @@ class _SheetSource:
 
 
 def _parsed_rows(parser: Any, source: _SheetSource, name: str) -> Iterator[tuple[int, list[Any]]]:
-    from openpyxl.worksheet._reader import DATA_TAG, ROW_TAG
+    from openpyxl.worksheet._reader import DATA_TAG, FORMULA_TAG, ROW_TAG
     from openpyxl.xml.functions import iterparse
 
     sheet_data, last = None, 0
@@ -128,6 +128,8 @@ def _parsed_rows(parser: Any, source: _SheetSource, name: str) -> Iterator[tuple
             if element.tag == DATA_TAG:
                 sheet_data = element
         elif element.tag == ROW_TAG and sheet_data is not None:
+            if element.find(f"*/{FORMULA_TAG}") is not None:
+                _check_formulas(element, name)
             number, cells = parser.parse_row(element)
             sheet_data.clear()
             parser.row_dimensions.clear()
@@ -137,6 +139,19 @@ def _parsed_rows(parser: Any, source: _SheetSource, name: str) -> Iterator[tuple
             last = number
             if values := _row_values(cells, number, name):
                 yield number, values
+
+
+def _check_formulas(row: Any, name: str) -> None:
+    """Check that the formulas of a row have results. A missing one would be read as a missing value."""
+    from openpyxl.worksheet._reader import FORMULA_TAG, VALUE_TAG
+
+    for cell in row:
+        is_text = cell.get("t") == "str"  # which may be empty
+        if cell.find(FORMULA_TAG) is not None and not is_text and not cell.findtext(VALUE_TAG):
+            raise RecordsUnreadable(
+                f"{name!r} has a formula without its result in cell {cell.get('r')}. Let the agent export values, or "
+                "save the workbook in Excel."
+            )
 
 
 def _row_values(cells: list[dict[str, Any]], row: int, name: str) -> list[Any]:

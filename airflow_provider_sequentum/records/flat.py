@@ -40,6 +40,8 @@ def _flat(column: Any, arrow: Any) -> Any:
         return column.cast(arrow.time64("us"))
     if types.is_float16(column.type):
         return column.cast(arrow.float32())
+    if types.is_large_binary(column.type) or types.is_fixed_size_binary(column.type):
+        return column.cast(arrow.binary())
     kept = (
         types.is_boolean,
         types.is_integer,

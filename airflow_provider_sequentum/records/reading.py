@@ -19,7 +19,7 @@ from airflow_provider_sequentum.records.formats import (
     format_of,
 )
 from airflow_provider_sequentum.records.parquet import parquet_batches, read_parquet
-from airflow_provider_sequentum.records.text import Text, delimiter_of, read_csv, read_json, read_rows
+from airflow_provider_sequentum.records.text import Text, read_csv, read_json, read_rows
 
 LARGEST_COUNTED = 4 * 1024 * 1024
 """The maximum length of a record for counting, in characters: many files are counted at the same time."""
@@ -88,7 +88,7 @@ def read_flat(file: IO[bytes], name: str, **options: Unpack[TextOptions]) -> Ite
     kind = format_of(name)
     if kind in TABLES:
         text = _text(file, name, kind, options.get("encoding"), LARGEST_RECORD)
-        yield from text_batches(read_rows(text, delimiter_of(kind, options.get("delimiter"), name)))
+        yield from text_batches(read_rows(text, kind, options.get("delimiter")))
         return
 
     def read() -> Iterator[dict[str, Any]]:
@@ -108,7 +108,7 @@ def _read(
         file.seek(0)
         return read_parquet(file, name) if kind == "parquet" else read_excel(file, name)
     text = _text(file, name, kind, encoding, largest_record)
-    return read_csv(text, delimiter_of(kind, delimiter, name)) if kind in TABLES else read_json(text)
+    return read_csv(text, kind, delimiter) if kind in TABLES else read_json(text)
 
 
 def _text(file: IO[bytes], name: str, kind: str, encoding: str | None, largest_record: int) -> Text:

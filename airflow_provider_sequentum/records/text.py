@@ -18,6 +18,7 @@ DEEPEST = 100
 
 _CHUNK, _LARGEST_CHUNK = 256 * 1024, 4 * 1024 * 1024
 _VALUE_SIZE = 16
+_OTHER_DELIMITERS = ";\t|"
 _NO_JSON_WHITESPACE = re.compile(r"[^ \t\r\n]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _DECODER = json.JSONDecoder()
@@ -75,7 +76,7 @@ class Text:
         )
 
 
-def delimiter_of(kind: str, delimiter: str | None, name: str) -> str:
+def _delimiter_of(kind: str, delimiter: str | None, name: str) -> str:
     """Return the delimiter of a table.
 
     :param kind: the format of the table.
@@ -91,30 +92,36 @@ def delimiter_of(kind: str, delimiter: str | None, name: str) -> str:
     return chosen
 
 
-def read_csv(text: Text, delimiter: str) -> Iterator[dict[str, Any]]:
-    """Yield the records of a CSV file as dictionaries of strings.
-
-    :raises RecordsUnreadable: as :func:`read_rows`.
-    """
-    rows = read_rows(text, delimiter)
+def read_csv(text: Text, kind: str, delimiter: str | None) -> Iterator[dict[str, Any]]:
+    """Yield the records of a CSV file as dictionaries of strings. The parameters are those of :func:`read_rows`."""
+    rows = read_rows(text, kind, delimiter)
     columns = next(rows)
     for cells in rows:
         yield dict(zip(columns, cells, strict=True))
 
 
-def read_rows(text: Text, delimiter: str) -> Iterator[list[str]]:
+def read_rows(text: Text, kind: str, delimiter: str | None) -> Iterator[list[str]]:
     """Yield the column names of a CSV file, from its first line that is not empty, then the cells of each record.
 
+    :param kind: the format of the table.
+    :param delimiter: the choice of the caller.
     :raises RecordsUnreadable: a line has more or fewer cells than there are columns, two columns have the same name,
-        quotes do not match, a record is too large, or the bytes are not text in the encoding.
+        the file seems to have another delimiter, quotes do not match, a record is too large, or the bytes are not text
+        in the encoding.
     """
+    chosen = _delimiter_of(kind, delimiter, text.name)
     # The limit applies to the process. Its default of 128 KiB is too small for a cell with an HTML page.
     csv.field_size_limit(LARGEST_RECORD)
     lines = _Lines(text)
-    rows = csv.reader(chain.from_iterable(lines.in_pieces()), delimiter=delimiter, strict=True)
+    rows = csv.reader(chain.from_iterable(lines.in_pieces()), delimiter=chosen, strict=True)
     try:
         columns = next(filter(None, rows), [])
         check_columns(columns, text.name)
+        if not delimiter and len(columns) == 1 and any(other in columns[0] for other in _OTHER_DELIMITERS):
+            raise RecordsUnreadable(
+                f"{text.name!r} has only the column {columns[0]!r:.200}. Set its delimiter; if this really is one "
+                f"column, set {chosen!r}."
+            )
         number = len(columns)
         lines.record_start, lines.record_size = rows.line_num + 1, 0
         yield columns

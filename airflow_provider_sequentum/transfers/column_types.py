@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from airflow_provider_sequentum.exceptions import SequentumRequestRefused
+from airflow_provider_sequentum.exceptions import RunFilesUnavailable, SequentumRequestRefused
 from airflow_provider_sequentum.records.columns import parse_type
 from airflow_provider_sequentum.transfers.landing import StoredFile
 
@@ -63,8 +63,21 @@ class TypesFile:
             ) from error
 
     def write(self, agent_id: int, run_id: int, before: Mapping[str, str], columns: Mapping[str, str]) -> None:
-        """Store the types of a run, if the run added or changed any."""
-        if {**before, **columns} == before:
+        """Store the types of a run, if it added or changed any, and keep those that other runs have added.
+
+        :param before: the types that the run has read.
+        :raises RunFilesUnavailable: since then, another run has given one of the columns another type.
+        """
+        now = self.read(agent_id, run_id)
+        for column, kind in columns.items():
+            if now.get(column) not in (None, kind, before.get(column)):
+                raise RunFilesUnavailable(
+                    f"While run {run_id} of agent {agent_id} was landed, another run gave the column {column!r:.100} "
+                    f"the type {now[column]}, not {kind}, in {self.path}. A retry lands the run with that type."
+                )
+        if {**now, **columns} == now:
             return
-        types = ColumnTypes(agent_id=agent_id, run_id=run_id, columns={**before, **columns}, before=dict(before))
-        StoredFile(self.path).replace((types.model_dump_json(indent=1) + "\n").encode())
+        types = ColumnTypes(agent_id=agent_id, run_id=run_id, columns={**now, **columns}, before=dict(now))
+        file, content = StoredFile(self.path), (types.model_dump_json(indent=1) + "\n").encode()
+        if file.read() != content:
+            file.replace(content)

@@ -101,6 +101,7 @@ class TransferConfig(AgentConfig, _ReadsText):
     file_kinds: Annotated[tuple[str, ...], BeforeValidator(_parse_file_kinds)] | None = None
     file_patterns: Texts = ("*",)
     max_parallel_files: Annotated[int, BeforeValidator(_parse_max_parallel_files)] = 8
+    skip_on_empty: Flag = False
     file_format: Annotated[p.FileFormat, choice_of(p.FileFormat)] | None = None
     partition_by: Annotated[tuple[str, ...], BeforeValidator(_parse_partition_by)] = ()
     record_schema: Annotated[Mapping[str, str], BeforeValidator(_parse_record_schema)] = {}

@@ -126,6 +126,11 @@ class StoredFile:
         name: str = self.path.name
         return name
 
+    @property
+    def place(self) -> tuple[object, str]:
+        """The place of the file, which is the same for each form of its address."""
+        return _place(self.path)
+
     @contextmanager
     def open(self, mode: str) -> Iterator[IO[bytes]]:
         """Open the file for the duration of a ``with`` block."""
@@ -208,8 +213,7 @@ class LandingFolder:
 
     def name_here(self, path: ObjectStoragePath) -> str | None:
         """Return the name of the file that a path names in this folder; ``None`` if the path is in another folder."""
-        places = [(each.protocol in LOCAL or each.protocol, each.path) for each in (path.parent, self.path)]
-        return path.name if places[0] == places[1] else None
+        return path.name if _place(path.parent) == _place(self.path) else None
 
     def file(self, name: str) -> StoredFile:
         """Return a file in the folder."""
@@ -260,6 +264,10 @@ class LandingFolder:
         """Remove a file, if it exists."""
         with storage_errors(f"Could not remove {self.path / name}"):
             remove_file(self.path / name)
+
+
+def _place(path: ObjectStoragePath) -> tuple[object, str]:
+    return path.protocol in LOCAL or path.protocol, path.path
 
 
 def remove_file(path: ObjectStoragePath) -> None:

@@ -51,6 +51,8 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         service does not state; the default), ``extracted``, ``logs`` and ``screenshots`` (recognized by image names).
     :param file_patterns: one or several case-sensitive shell patterns such as ``*.csv``. Only files whose names match
         one of them are copied. Default: ``*``.
+    :param skip_on_empty: skips the task if no file is selected, for a table that only some runs have. Default: the task
+        fails if the run has records and they may be in a file that is not selected, and else succeeds.
     :param max_parallel_files: the number of files copied at the same time, at least 1. Default: 8. Each file takes two
         requests, one of which counts against the request limit of the key.
     :param file_format: ``parquet`` converts files with records (CSV, JSON, NDJSON, Excel, Parquet) before they land.
@@ -73,13 +75,15 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         Default: nothing is removed.
     :param sequentum_conn_id: the id of the Sequentum connection.
     :param storage_conn_id: the id of the object storage connection, if it is not part of ``destination``.
-    :raises RunFilesUnavailable: a file could not be written or read back, the run has not ended, or it has records but
-        all its files are empty. A retry continues where the last attempt ended.
+    :raises RunFilesUnavailable: a file could not be written or read back, the run has not ended, it has records but
+        all its files are empty, or a run that was landed at the same time gave one of its columns another type. A retry
+        continues where the last attempt ended.
     :raises RunRecordsUnreadable: a file to be converted is damaged, or a value is not valid for its column's type.
         Nothing was published; not retried.
     :raises SequentumRequestRefused: the run or its files no longer exist, a parameter is invalid, a library for
         ``file_format`` is not installed, or the run has records but none of its delivered or extracted files is
         selected, although ``file_kinds`` includes them. Not retried.
+    :raises SequentumSkipped: no file is selected, and ``skip_on_empty`` is set.
     """
 
     template_fields: Sequence[str] = (
@@ -89,6 +93,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         "destination",
         "file_kinds",
         "file_patterns",
+        "skip_on_empty",
         "max_parallel_files",
         "file_format",
         "partition_by",
@@ -112,6 +117,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         destination: str,
         file_kinds: str | Sequence[str] | None = None,
         file_patterns: str | Sequence[str] | None = None,
+        skip_on_empty: bool | str = False,
         max_parallel_files: int | str | None = 8,
         file_format: str | None = None,
         partition_by: str | Sequence[str] | None = None,
@@ -131,6 +137,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         self.destination = destination
         self.file_kinds = file_kinds
         self.file_patterns = file_patterns
+        self.skip_on_empty = skip_on_empty
         self.max_parallel_files = max_parallel_files
         self.file_format = file_format
         self.partition_by = partition_by
@@ -166,6 +173,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
             folder=folder,
             file_kinds=config.file_kinds,
             file_patterns=config.file_patterns,
+            skip_on_empty=config.skip_on_empty,
             max_parallel_files=config.max_parallel_files,
             remove_method=config.remove_method,
             log=self.log,

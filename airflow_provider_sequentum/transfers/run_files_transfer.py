@@ -16,6 +16,7 @@ from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.exceptions import (
     RunFilesUnavailable,
     SequentumRequestRefused,
+    SequentumSkipped,
     client_errors_as_exceptions,
 )
 from airflow_provider_sequentum.runs.describe import comma_list, counted
@@ -121,6 +122,7 @@ class RunFilesTransfer:
     folder: LandingFolder
     file_kinds: Sequence[str] | None
     file_patterns: Sequence[str]
+    skip_on_empty: bool
     max_parallel_files: int
     remove_method: str | None
     log: Logger
@@ -133,6 +135,7 @@ class RunFilesTransfer:
         :raises RunFilesUnavailable: the run has not ended, a file could not be written, or a landed file differs from
             what was fetched.
         :raises SequentumRequestRefused: the run or its files no longer exist, or no file with its records is selected.
+        :raises SequentumSkipped: no file is selected, and the task is to be skipped in this case.
         """
         if self.conversion is not None:
             self.conversion.check_installed([])
@@ -208,6 +211,12 @@ class RunFilesTransfer:
             raise self._refused(
                 f"remove_method would remove delivered files that are not copied: {listing(left_out)}. Copy them too, "
                 "or omit remove_method. Nothing was copied and nothing was removed."
+            )
+        if self.skip_on_empty and not selection.chosen and not unreadable:
+            its_files = listing(selection.left_out) or "none"
+            raise SequentumSkipped(
+                f"No file of run {run.id} of agent {run.agent_id} is selected, so nothing was copied "
+                f"(skip_on_empty=True). Its files: {its_files}"
             )
         if reason := why_records_missing(run, selection):
             raise self._refused(
@@ -308,6 +317,7 @@ class RunFilesTransfer:
         self._check_alone(planned, previous)
         listed = {file.id for file in [*selection.chosen, *(each.file for each in selection.left_out)]}
         self._log_surprises(planned, previous, listed, sizes)
+        self._store_types(converted)
         old = outdated(previous, planned, listed)
         # Listed until they are removed, so that a retry removes them if this attempt is killed before.
         self._write_manifest(planned.model_copy(update={"files": [*planned.files, *old]}))
@@ -331,8 +341,7 @@ class RunFilesTransfer:
         self._verify(manifest, read_again={*uploaded, *(file.name for file in missing)})
         self._check_bytes(run, selection, manifest)
         self._check_alone(planned, None)
-        if self.conversion is not None:
-            self.conversion.types_file.write(self.agent_id, self.run_id, converted.before, converted.types)
+        self._store_types(converted)  # again, because another run may have replaced them at the same time
         self._write_manifest(manifest)
         self._remove(selection)
         return self._landed(manifest, len(missing) + len(uploaded))
@@ -360,6 +369,10 @@ class RunFilesTransfer:
             self.log.info("Publishing %s.", counted(len(files), "converted file"))
             self._copy_all(files, lambda file: self.folder.upload(*file, self.progress))
         return [name for name, _ in files]
+
+    def _store_types(self, converted: Converted) -> None:
+        if self.conversion is not None and converted.types:
+            self.conversion.types_file.write(self.agent_id, self.run_id, converted.before, converted.types)
 
     def _log_surprises(
         self, planned: Manifest, previous: Manifest | None, listed: Collection[int], sizes: Mapping[str, int]

@@ -271,6 +271,7 @@ class TaskView:
     :param other_agents: agents of runs that are not shown, because the task's parameters name another agent.
     :param checks: the reports on the task's runs, of this task and of others in the DAG run.
     :param owns_runs: whether the runs are the task's own: it started them and stops them.
+    :param conn_id: the connection of the runs; ``None`` if the task's parameters are not known, or name another one.
     :param record: the record that the task keeps for its next attempt, if it can be read.
     :param keeps_records: whether this version of Airflow keeps records across attempts.
     :param max_tries: the maximum number of an attempt.
@@ -486,9 +487,13 @@ def _summaries_in(value: object) -> Sequence[object]:
 
 
 def _conn_id_of(record: RunRecord | SpaceRecord | None, rendered: Mapping[str, Any] | None) -> str | None:
-    if record is not None:
-        return record.config.sequentum_conn_id
-    return _text((rendered or {}).get("sequentum_conn_id"))
+    """Return the connection that the task's parameters name; ``None`` if its run was started with another one.
+
+    Users can edit records, but not the parameters, which determine whose runs they may see and stop.
+    """
+    conn_id = _text((rendered or {}).get("sequentum_conn_id"))
+    is_other = record is not None and record.config.sequentum_conn_id != conn_id
+    return None if is_other else conn_id
 
 
 def _agent_id_in(rendered: Mapping[str, Any] | None) -> int | None:

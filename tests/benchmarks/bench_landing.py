@@ -117,6 +117,7 @@ def _transfer_here(base_url: str, folder: Path, count: int, size: int) -> None:
         folder=LandingFolder(target),
         file_kinds=["delivered"],
         file_patterns=["*"],
+        skip_on_empty=False,
         max_parallel_files=PARALLEL,
         remove_method=None,
         log=logging.getLogger("bench"),  # type: ignore[arg-type]

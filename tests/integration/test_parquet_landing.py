@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -170,6 +171,55 @@ class TestTypesOverRuns:
         assert types(shop.land(run_id, record_schema={"new": "string", "id": "string"})[0])["new"] == "string"
         assert types(shop.land_text("new,id\n3,4\n")[0]) == {"new": "string", "id": "string"}
         assert types(shop.land(run_id)[0]) == {"id": "int64", "new": "int64"}
+
+    @pytest.mark.parametrize("moment", ["_publish", "_verify"])
+    @pytest.mark.parametrize(
+        ("own", "other", "together"),
+        [
+            ("sku,price\nA,1\n", "sku,price\nB,2.5\n", {"sku": "string", "price": "double"}),
+            ("sku,a\nA,1\n", "sku,b\nB,x\n", {"sku": "string", "a": "int64", "b": "string"}),
+            ("sku,a\nA,1\n", "sku,a\nB,2\n", {"sku": "string", "a": "int64"}),
+            ("sku\nA\n", "sku,b\nB,2\n", {"sku": "string", "b": "int64"}),
+        ],
+    )
+    def test_runs_that_land_at_the_same_time_make_one_table(
+        self,
+        shop: Shop,
+        monkeypatch: pytest.MonkeyPatch,
+        moment: str,
+        own: str,
+        other: str,
+        together: dict[str, str],
+    ) -> None:
+        """Each has read the types before the other wrote its own, as the first runs of mapped tasks do."""
+        run_id, other_id = (shop.run(ExtraFile(name="products.csv", content=text)) for text in (own, other))
+        step = getattr(RunFilesTransfer, moment)
+        said = "another run gave the column 'price' the type number, not integer"
+        raising = pytest.raises(RunFilesUnavailable, match=said)
+
+        def after_the_other(self: RunFilesTransfer, *arguments: Any, **options: Any) -> Any:
+            patch.undo()
+            (shop.root / "types.json").unlink(missing_ok=True)  # it was not there yet when the other read it
+            shop.land(other_id)
+            return step(self, *arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(RunFilesTransfer, moment, after_the_other)
+            with raising if "2.5" in other else nullcontext():
+                shop.land(run_id)
+        if "2.5" in other:
+            manifest = shop.folder(run_id) / MANIFEST_NAME
+            assert manifest.exists() is (moment == "_verify"), "nothing is published"
+            assert not manifest.exists() or not shop.manifest(run_id)["is_complete"]
+        landed = shop.land(run_id)
+        table = [
+            *landed,
+            *shop.land(other_id),
+            *shop.land_text(",".join(together) + "\n" + "0," * (len(together) - 1) + "0\n"),
+        ]
+        for path in table:
+            assert types(path) == {column: together[column] for column in types(path)}
+        assert set(types(table[-1])) == set(together)
 
     @pytest.mark.parametrize("name", ["types.txt", "Types.TXT", "a/types.txt", "types.csv"])
     def test_no_file_takes_the_name_of_types_that_lie_in_the_same_folder(self, shop: Shop, name: str) -> None:

@@ -26,6 +26,7 @@ from airflow_provider_sequentum.exceptions import (
     RunFilesUnavailable,
     SequentumConnectionException,
     SequentumRequestRefused,
+    SequentumSkipped,
     SequentumUnavailable,
 )
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
@@ -556,6 +557,38 @@ class TestNothingIsLostWithoutAWord:
         empty = finished_run(sandbox, sandbox.add_agent("Quiet hour", records=[]).id)
         paths, _ = execute(transfer(tmp_path.as_uri(), None, empty, agent_name="Quiet hour", **options))  # type: ignore[arg-type]
         assert {Path(path).name for path in paths} <= {"log.txt"}
+
+    @pytest.mark.parametrize("value", [True, "True"])
+    @pytest.mark.parametrize("options", [{"file_patterns": "page*"}, {"file_kinds": "screenshots"}])
+    @pytest.mark.parametrize("records", [RECORDS, []])
+    def test_a_task_for_files_that_only_some_runs_have_can_be_skipped(
+        self, sandbox: Sandbox, tmp_path: Path, records: list[Any], options: dict[str, Any], value: object
+    ) -> None:
+        options = {**options, "skip_on_empty": value}
+        without = sandbox.add_agent("Without", records=records).id
+        with pytest.raises(SequentumSkipped, match=r"^No file of run \d+ .* Its files: .*'log.txt' \(kind logs, "):
+            execute(transfer(tmp_path.as_uri(), without, finished_run(sandbox, without), **options))
+        assert not visible(tmp_path)
+        page = ExtraFile(name="page.png", content="not really an image")
+        having = sandbox.add_agent("Having", records=records, extra_files=[page]).id
+        paths, _ = execute(transfer(tmp_path.as_uri(), having, finished_run(sandbox, having), **options))
+        assert [Path(path).name for path in paths] == ["page.png"]
+
+    def test_a_task_is_not_skipped_where_files_may_have_been_lost(
+        self, sandbox: Sandbox, plain_agent: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run_id = finished_run(sandbox, plain_agent)
+        options = {"file_patterns": "stock*", "skip_on_empty": True}
+        with pytest.raises(SequentumRequestRefused, match=r"would remove delivered files that are not copied"):
+            execute(transfer(tmp_path.as_uri(), plain_agent, run_id, remove_method="RemoveAllFiles", **options))
+        listed = RunFilesTransfer._listed
+        with monkeypatch.context() as patch:
+            patch.setattr(RunFilesTransfer, "_listed", lambda self: Page(list(listed(self)), unreadable=1))
+            with pytest.raises(SequentumRequestRefused, match="no file that may contain them is selected"):
+                execute(transfer(tmp_path.as_uri(), plain_agent, run_id, **options))
+        SequentumHook().send(runs.delete(plain_agent, run_id, "RemoveAllFiles"))
+        with pytest.raises(SequentumRequestRefused, match="has no files: they were removed, or never delivered"):
+            execute(transfer(tmp_path.as_uri(), plain_agent, run_id, **options))
 
     @pytest.mark.parametrize(("options", "count"), [({"file_kinds": ["logs"]}, 1), ({"file_kinds": "screenshots"}, 0)])
     def test_an_author_may_ask_for_other_kinds_only_and_the_log_says_what_is_left_out(

@@ -13,10 +13,11 @@ from airflow.api_fastapi.core_api.datamodels.task_instances import ClearTaskInst
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 
-from airflow_provider_sequentum.runs.record import RunRecord
+from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
 from airflow_provider_sequentum.sandbox import RunPlan
 from airflow_provider_sequentum.ui import actions, tasks
-from tests.integration.ui.conftest import RUN_ID
+from tests.integration.ui.conftest import RUN_ID, store
+from tests.support import airflow_rows as rows
 
 try:
     from airflow.models.task_state_store import TaskStateStoreModel
@@ -154,6 +155,36 @@ def test_an_xcom_that_names_another_agent_is_not_acted_on(stage: Stage) -> None:
     assert stage.act("stop", "user").status_code == 200
     outcome(stage)
     assert [effect.run_id for effect in stage.sandbox.ledger.stops] == [run.id], "its own, as its record names it"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"bash_command": "true"}, id="a task of another operator"),
+        pytest.param(None, id="its parameters are no longer known"),
+        pytest.param({"space_id": "3", "sequentum_conn_id": "own"}, id="a task with another connection"),
+    ],
+)
+@pytest.mark.parametrize("is_xcom", [False, True])
+def test_a_forged_record_gives_nobody_a_connection(stage: Stage, fields: dict[str, str] | None, is_xcom: bool) -> None:
+    """Who may edit what a task has stored may not thereby use a connection that its DAG does not."""
+    agent = stage.sandbox.add_agent("Other")
+    stage.sandbox.plan_runs(agent.id, [ENDLESS])
+    victim = stage.start(agent.id, dag_id="secret")
+    forged = RunRecord(agent_id=agent.id, run_id=victim.id, config=RunConfig(agent_id=agent.id))
+    with create_session() as session:
+        run = rows.add_task(session, "sales", RUN_ID, "extract", operator="BashOperator")
+        if fields is not None:
+            rows.add_rendered_fields(session, run, "extract", **fields)
+        if is_xcom:
+            rows.add_xcom(session, run, "extract", "sequentum_run", forged.to_json())
+        else:
+            store(session, run, "sequentum_run", forged.to_json(), "extract")
+    asked = len(stage.sandbox.ledger.requests)
+    assert stage.tab("user").status_code == 200
+    assert stage.act("stop", "user").status_code == 409
+    assert len(stage.sandbox.ledger.requests) == asked
+    assert not stage.sandbox.ledger.stops
 
 
 @KEEPS_RECORDS

@@ -213,6 +213,6 @@ def test_a_path_in_the_pointer_that_is_refused_says_what_to_do(lake: Lake, path:
 
 
 def test_records_that_are_now_read_with_another_delimiter_are_not_comparable(lake: Lake) -> None:
-    lake.run("run-1", "sku;price\nA;1\n", delimiter=";")
-    with pytest.raises(RunRecordsNotComparable, match=r"published last have no column 'sku', .* are 'sku;price'"):
+    lake.run("run-1", "sku~price\nA~1\n", delimiter="~")
+    with pytest.raises(RunRecordsNotComparable, match=r"published last have no column 'sku', .* are 'sku~price'"):
         lake.run("run-2", "sku,price\nA,2\n")

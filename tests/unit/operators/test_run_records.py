@@ -640,6 +640,26 @@ def test_the_column_that_names_the_folders_cannot_be_emptied(
         checks.check(1, files=paths, contract=contract)
 
 
+@pytest.mark.parametrize("form", [str, lambda folder: f"{folder}/", lambda folder: folder.as_uri()])
+@pytest.mark.parametrize("is_partitioned", [False, True])
+def test_no_landed_file_is_overwritten(checks: Checks, tmp_path: Path, form: Any, is_partitioned: bool) -> None:
+    checks.folder = tmp_path / "lake"
+    paths = partitions(checks, tmp_path) if is_partitioned else [checks.land(1, "sku,price\n1,2.50\n,3\n4,-1\n")]
+    before = [Path(path).read_bytes() for path in paths]
+    with pytest.raises(RunRecordsUnreadable, match=r"rows\..*' would overwrite a landed file. Choose another dest"):
+        checks.check(1, files=paths, contract=BOTH, destination=form(checks.folder / "run-1"))
+    assert [Path(path).read_bytes() for path in paths] == before
+    good = {"rules": [{"rule": "filled", "column": "price", "on_breach": "quarantine"}]}
+    assert checks.check(1, files=paths, contract=good, destination=form(checks.folder / "run-1")) == paths
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_passed_of_a_file_is_not_the_quarantine_of_another(checks: Checks, order: int) -> None:
+    paths = [checks.land(1, "sku,price\n1,2\n,3\n", name) for name in ("rows.csv", "quarantine_rows.csv")][::order]
+    with pytest.raises(RunRecordsUnreadable, match=r"Two files would have the name 'quarantine_rows\.csv'"):
+        checks.check(1, files=paths, contract=BOTH)
+
+
 def test_a_workbook_holds_each_value_as_it_is() -> None:
     records: list[dict[str, Any]] = [
         {"": None, "a": "=1+1", "b": 0.1 + 0.2, "c": 2**53 + 1},

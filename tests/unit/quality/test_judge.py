@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import io
+import json
+import tracemalloc
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,13 +16,12 @@ from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.quality.contract import parse_contract
 from airflow_provider_sequentum.quality.engine import Table, Workspace, open_workspace
 from airflow_provider_sequentum.quality.judge import judge, removed_rows
+from airflow_provider_sequentum.quality.profile import key_of, profile
 
 
 class File:
-    name = "rows.csv"
-
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self, text: str, name: str = "rows.csv") -> None:
+        self._text, self.name = text, name
 
     def open(self, mode: str) -> io.BytesIO:
         return io.BytesIO(self._text.encode())
@@ -68,7 +70,7 @@ B2,no price,2026-01-05,
 def test_rules_about_single_records(workspace: Workspace, rule: dict[str, Any], broken: list[int]) -> None:
     rows = table(workspace, ROWS)
     found = judge(rows, parse_contract({"rules": [{**rule, "on_breach": "quarantine"}]}))
-    assert sorted(removed_rows(rows, found.removal.reasons)) == broken
+    assert [row for row, _ in removed_rows(rows, found.removal.reasons)] == broken
     assert len(found.breaches) == bool(broken)
     if rule.get("mostly", 1.0) == 1.0 and broken:
         assert found.breaches[0].records == len(broken)
@@ -87,6 +89,53 @@ def test_rules_about_the_table(workspace: Workspace, rule: dict[str, Any], words
     breaches = judge(table(workspace, ROWS), parse_contract({"rules": [rule]})).breaches
     assert len(breaches) == 1
     assert words in str(breaches[0])
+
+
+def test_however_many_records_are_broken_they_are_not_all_in_memory(workspace: Workspace) -> None:
+    rows = table(workspace, "sku,price\n" + "A,\n" * 100_000)
+    rules = [{"rule": "filled", "column": "price", "on_breach": "quarantine"}, {"rule": "unique", "columns": ["sku"]}]
+    found = judge(rows, parse_contract({"rules": rules}))
+    tracemalloc.start()
+    try:
+        broken = sum(which == [0] for _, which in removed_rows(rows, found.removal.reasons))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert broken == rows.records
+    assert peak < 5_000_000, f"{peak:,} bytes"
+
+
+INVISIBLE = [
+    character
+    for character in map(chr, range(0x3001))
+    if unicodedata.category(character) in ("Cc", "Cf", "Zs", "Zl", "Zp")
+]
+"""White space of any kind, and characters of which nothing is seen, such as a zero-width space."""
+FILLED = {"rules": [{"rule": "filled", "column": "a"}, {"rule": "unique", "columns": ["a"]}], "key": "a"}
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_cell_of_which_nothing_is_seen_is_empty(workspace: Workspace, count: int) -> None:
+    cells = [*(character * count for character in INVISIBLE), "", None]
+    records = json.dumps([{"a": cell, "b": 1} for cell in [*cells, *cells, "x", "\u200b-", "\ue000", "\ufffd"]])
+    rows = workspace.load([File(records, "rows.json")]).as_text()
+    found = judge(rows, parse_contract(FILLED))
+    assert [(breach.rule, breach.records) for breach in found.breaches] == [("filled", 2 * len(cells))]
+    assert found.filled == [4, rows.records]
+    made = profile(rows, agent_id=7, run_id=1, filled=found.filled)
+    assert made.columns["a"].distinct == 1.0, "the profile is made of the same cells"
+    assert workspace.rows(f"SELECT count({key_of(rows, ['a'])}) FROM {rows.sql}") == [(4,)]
+    strict = parse_contract({"columns": {"b": "integer"}, "schema_contract": {"columns": "freeze"}})
+    assert [breach.records for breach in judge(rows, strict).breaches] == [4]
+
+
+def test_not_a_number_is_no_value(workspace: Workspace) -> None:
+    rows = workspace.load([File('[{"a": NaN}, {"a": 1.5}, {"a": NaN}, {"a": null}]', "rows.json")]).as_text()
+    found = judge(rows, parse_contract(FILLED))
+    assert [(breach.rule, breach.records) for breach in found.breaches] == [("filled", 3)]
+    assert found.filled == [1]
+    text = workspace.load([File('[{"a": "nan"}, {"a": "NaN"}]', "rows.json")]).as_text()
+    assert judge(text, parse_contract(FILLED)).breaches == []
 
 
 def test_no_record_is_a_breach_unless_the_contract_says_how_many_there_may_be(workspace: Workspace) -> None:
@@ -114,9 +163,9 @@ def test_schema_modes(
     judged = table(workspace, ROWS)
     found = judge(judged, parse_contract({"columns": columns, "schema_contract": mode}))
     assert [breach.on_breach for breach in found.breaches] == on_breach
-    assert sorted(removed_rows(judged, found.removal.reasons)) == rows
+    assert [row for row, _ in removed_rows(judged, found.removal.reasons)] == rows
     assert found.removal.columns == dropped
-    assert sorted(removed_rows(judged, found.removal.blanked)) == blanked
+    assert [row for row, _ in removed_rows(judged, found.removal.blanked)] == blanked
 
 
 def test_a_pattern_that_is_none_is_refused(workspace: Workspace) -> None:
@@ -160,15 +209,19 @@ def test_what_no_single_rule_is_to_blame_for_is_no_refusal(
         judge(judged, contract)
 
 
+def is_seen(text: str) -> bool:
+    return any(unicodedata.category(character) not in ("Cc", "Cf", "Zs", "Zl", "Zp", "Cn") for character in text)
+
+
 HOSTILE = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters='\0",\r\n'), min_size=1, max_size=8)
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(HOSTILE.filter(str.strip), min_size=1, max_size=6), HOSTILE.filter(str.strip))
+@given(st.lists(HOSTILE.filter(is_seen), min_size=1, max_size=6), HOSTILE.filter(str.strip))
 def test_names_and_values_are_never_sql(workspace: Workspace, values: list[str], name: str) -> None:
     text = name.join(["", "\n"]) + "\n".join(values) + "\n"
     contract = parse_contract({"rules": [{"rule": "allowed", "column": name, "values": values[:1]}]})
-    rows = table(workspace, text)
+    rows = workspace.load([File(text)], delimiter=",").as_text()
     if name not in rows.columns or rows.records != len(values):
         return  # such as a name that is a byte order mark
     broken = sum(value != values[0] for value in values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import unicodedata
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
@@ -40,12 +41,19 @@ def table_of(workspace: Workspace, records: list[dict[str, Any]]) -> Table:
     return workspace.load([MemoryFile(records)]).as_text()
 
 
-@given(st.none() | st.text(st.sampled_from(" !a\x1f\x7f\t\u00a0\u3000é~") | st.characters(codec="utf-8"), max_size=4))
+# Which characters are assigned depends on the version of Unicode, of which Python and DuckDB have their own.
+CHARACTERS = st.sampled_from(" !a\x1f\x7f\t\u00a0\u3000é~") | st.characters(codec="utf-8", exclude_categories=["Cn"])
+
+
+@given(st.none() | st.text(CHARACTERS, max_size=4))
 @example("\u00a0!")
 @example("\x7f")
-def test_a_value_is_more_than_space(workspace: Workspace, text: str | None) -> None:
-    ((found, expected),) = workspace.rows(f"SELECT {has_value('v')}, trim(v) <> '' FROM (SELECT ?::VARCHAR v)", [text])
-    assert found == bool(expected)
+@example("!\0")
+def test_a_value_is_more_than_what_is_not_seen(workspace: Workspace, text: str | None) -> None:
+    [(found,)] = workspace.rows(f"SELECT {has_value('v')} FROM (SELECT ?::VARCHAR v)", [text])
+    assert found == any(
+        unicodedata.category(character) not in ("Cc", "Cf", "Zs", "Zl", "Zp") for character in text or ""
+    )
 
 
 def test_how_often_a_value_is_there_counts(workspace: Workspace) -> None:

@@ -29,7 +29,7 @@ from airflow_provider_sequentum.records.columns import (
 from airflow_provider_sequentum.records.flat import flat_records
 from airflow_provider_sequentum.records.formats import RecordsUnreadable
 from airflow_provider_sequentum.records.parquet import PARTITION
-from airflow_provider_sequentum.records.reading import read_records
+from airflow_provider_sequentum.records.reading import read_flat, read_records
 from airflow_provider_sequentum.records.writing import RecordFile, folder_of, write_parquet
 
 Table = list[dict[str, Any]]
@@ -274,6 +274,22 @@ def test_metadata_that_states_no_partition_is_damage(stated: str) -> None:
     file.seek(0)
     with pytest.raises(RecordsUnreadable, match=r"'a\.parquet'"):
         list(read_records(file, "a.parquet"))
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.binary(2), pa.large_binary()])
+def test_bytes_stay_bytes(kind: Any, tmp_path: Path) -> None:
+    rows = pa.table({"a": pa.array([b"\xff\x00", None, b"b'"], kind)})
+    pq.write_table(rows, tmp_path / "a.parquet")
+    source = RecordFile(tmp_path / "a.parquet", "a.parquet")
+    types = choose_types([source.types()], {}, {})
+    (tmp_path / "work").mkdir()
+    [part] = write_parquet(source, ["a"], types, [], tmp_path / "work", lambda: None)
+    landed = pq.read_table(part.path)
+    assert landed.schema.field("a").type == pa.binary()
+    assert landed.to_pylist() == rows.to_pylist()
+    with source.path.open("rb") as file:
+        [batch] = read_flat(file, source.name)
+    assert batch.to_pylist() == rows.to_pylist()
 
 
 def test_nanoseconds_of_a_timestamp_are_not_dropped() -> None:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import tracemalloc
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 from airflow_provider_sequentum.records import reading as reading_module
 from airflow_provider_sequentum.records import text as text_module
 from airflow_provider_sequentum.records.formats import RecordsUnreadable
-from airflow_provider_sequentum.records.reading import read_arrow, read_records
+from airflow_provider_sequentum.records.reading import count_records, read_arrow, read_flat, read_records
 from airflow_provider_sequentum.records.text import Text
 from airflow_provider_sequentum.sandbox.run_files import render
 
@@ -60,6 +62,43 @@ def test_line_breaks_in_a_sheet() -> None:
     """Programs for Windows write CR LF into cells, and a workbook escapes the CR."""
     content = sheet(["sku", "na_x000D_\nme"], ["A1", "one_x000D_\ntwo"])
     assert read("o.xlsx", content) == [{"sku": "A1", "na\r\nme": "one\r\ntwo"}]
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_a_table_with_another_delimiter_is_not_one_column(name: str, delimiter: str) -> None:
+    """As spreadsheets write it where the comma separates decimals."""
+    content = f'sku{delimiter}note\nA1{delimiter}"two\nlines"\n'.encode()
+    if (name, delimiter) != ("a.tsv", "\t"):
+        with pytest.raises(RecordsUnreadable, match=rf"'{name}' has only the column 'sku.*note'. Set its delimiter"):
+            read(name, content)
+        assert count_records(io.BytesIO(content), name) is None
+        with pytest.raises(RecordsUnreadable, match="has only the column"):
+            list(read_flat(io.BytesIO(content), name))
+    assert read(name, content, delimiter=delimiter) == [{"sku": "A1", "note": "two\nlines"}]
+    one = f"sku{delimiter}note\nA1\n".encode()
+    assert read(name, one, delimiter=",") == [{f"sku{delimiter}note": "A1"}]
+    assert read(name, b"sku\nA1;A2\n") == [{"sku": "A1;A2"}]
+
+
+@pytest.mark.parametrize("result", ["", "<v/>", "<v></v>"])
+@pytest.mark.parametrize("kind", ["", ' t="n"', ' t="b"'])
+def test_a_formula_that_was_never_calculated_is_no_missing_value(kind: str, result: str) -> None:
+    """Programs that write a workbook without Excel may leave out the results of its formulas."""
+    book = sheet(["sku", "price"], ["A1", 1.5], ["A2", "=A3*2"])
+    assert read("o.xlsx", with_cell(book, "B3", '<c r="B3"><f>A3*2</f><v>0</v></c>'))[1]["price"] == 0
+    assert not read("o.xlsx", with_cell(book, "B3", '<c r="B3" t="str"><f>""</f><v></v></c>'))[1]["price"]
+    with pytest.raises(RecordsUnreadable, match=r"'o\.xlsx' has a formula without its result in cell B3"):
+        read("o.xlsx", with_cell(book, "B3", f'<c r="B3"{kind}><f>A3*2</f>{result}</c>'))
+
+
+def with_cell(book: bytes, place: str, cell: str) -> bytes:
+    """Return a workbook with another XML element for a cell."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(book)) as source, zipfile.ZipFile(made, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, re.sub(f'<c r="{place}".*?</c>', cell, source.read(name).decode()))
+    return made.getvalue()
 
 
 def test_a_row_of_a_sheet_that_has_more_cells_than_columns_is_said() -> None:
