@@ -316,7 +316,10 @@ class Script:
 
 
 class World(Script, TaskLife):
-    """What all worlds of one task have in common: how things happen, and what of them is written down."""
+    """What all worlds of one task have in common: how things happen, and what of them is written down.
+
+    Hypothesis runs no world, so none is prepared for it, which takes longer than what a history begins with otherwise.
+    """
 
     triggerer: Triggerer
     worker: SimulatedWorker
@@ -479,7 +482,6 @@ class _WorldOfRuns(World, LifeAmongStrangers):
     timeouts: Sequence[float] = (3000, 3000, 100)
 
     def __init__(self, seed: int) -> None:
-        super().__init__()
         draw = random.Random(seed)
         parameters = {
             "deferrable": draw.random() < self.deferred_share,
@@ -637,7 +639,6 @@ class _WorldOfSessions(World, SessionLife):
     service: RecordingBuilder
 
     def __init__(self, seed: int) -> None:
-        super().__init__()
         draw = random.Random(seed)
         service = RecordingBuilder(single_shot=draw.random() < 0.3)
         service.skew = timedelta(seconds=draw.choice((0, -86400, -45, 45, 86400)))
