@@ -216,8 +216,7 @@ class RecordingService(_Recording, FakeService):
     """A fake service of runs."""
 
     def _act(self, verb: str, call: Call[Any]) -> Any:
-        self.settle()  # the history's time of a run's end is that of its record
-        known = set(self.runs)
+        next_id = self.next_id
         fields = {"path": call.path, "body": call.body, "by": self.asks, "clock": self.skew.total_seconds()}
         try:
             answer = super()._act(verb, call)
@@ -225,8 +224,9 @@ class RecordingService(_Recording, FakeService):
             self.written = self.write("request", status=refusal.status_code, answer=None, lost=False, **fields)
             raise
         if verb == "run-all":
-            started = [{"runId": number, "agentId": self.runs[number].agent_id} for number in self.runs.keys() - known]
-            answer_told = {"started": sorted(started, key=lambda one: one["runId"]), "told": answer}
+            numbers = range(next_id, self.next_id)
+            started = [{"runId": number, "agentId": self.runs[number].agent_id} for number in numbers]
+            answer_told = {"started": started, "told": answer}
         else:
             answer_told = answer
         self.written = self.write("request", status=200, answer=answer_told, lost=False, **fields)

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from airflow_provider_sequentum.api.call import Call, Reply, Response
@@ -107,9 +108,9 @@ class FakeRun:
             "configId": self.agent_id,
             "configName": self.agent_name,
             "status": int(status) if isinstance(status, int) else status,
-            "created": (self.created + skew).isoformat(),
-            "startTime": (self.started + skew).isoformat(),
-            "endTime": end_time and (end_time + skew).isoformat(),
+            "created": _written(self.created, skew),
+            "startTime": _written(self.started, skew),
+            "endTime": end_time and _written(end_time, skew),
             "tableType": self.table_type,
             "dataCount": self.plan.records if self.is_over else 0,
             "errorCount": self.plan.errors,
@@ -185,7 +186,7 @@ class FakeService:
 
     def settle(self) -> None:
         for run in self.runs.values():
-            if not run.is_over:
+            if run.status not in OVER:
                 run.settle(self.clock.now, self.stop_seconds, ignores_stop=self.ignores_stop)
 
     def start(self, agent_id: int = 7, inputs: str | None = None, *, by_stranger: bool = False) -> FakeRun:
@@ -299,6 +300,12 @@ class FakeService:
             told = {"success": refusal is None, "runId": told_id, "errorMessage": refusal}
             results.append({"agentId": number, "agentName": name, **told})
         return {"spaceId": 1, "totalAgents": len(results), "agentsStarted": len(results), "results": results}
+
+
+@lru_cache(maxsize=1000)
+def _written(moment: datetime, skew: timedelta) -> str:
+    """Write a time by the service's clock. Each poll of a run is answered with the same two or three times again."""
+    return (moment + skew).isoformat()
 
 
 def _body(value: Any) -> bytes:
