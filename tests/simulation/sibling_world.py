@@ -212,7 +212,7 @@ class SiblingsWorld(Script):
         self.began = self.service.clock.monotonic()
         self.monkeypatch = pytest.MonkeyPatch()
         self.stage = Stage(self.service.clock, random.Random(seed), self._take_turn, self.hesitation)
-        self.xcoms: dict[tuple[str, int, str], Any] = {}
+        self.xcoms: dict[tuple[str, int, str], str] = {}
         self.instances: list[_Instance] = []
         self.siblings = [Sibling(self, index) for index in range(draw.randint(2, MAX_SIBLINGS))]
         self.instances += [_Instance(sibling) for sibling in self.siblings]
