@@ -193,5 +193,8 @@ def as_time_text(value: Day) -> str:
 
 def only_given(**values: Any) -> dict[str, Any]:
     """Return the values that are not ``None``, with times as text. Values that the caller did not set are not sent."""
-    given = {name: value for name, value in values.items() if value is not None}
-    return {name: as_time_text(value) if isinstance(value, date) else value for name, value in given.items()}
+    return {
+        name: as_time_text(value) if isinstance(value, date) else value
+        for name, value in values.items()
+        if value is not None
+    }

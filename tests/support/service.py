@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, TypeVar
+
+from pydantic_core import to_json
 
 from airflow_provider_sequentum.api.call import Call, Reply, Response
 from airflow_provider_sequentum.api.errors import (
@@ -309,7 +310,7 @@ def _written(moment: datetime, skew: timedelta) -> str:
 
 
 def _body(value: Any) -> bytes:
-    return b"" if value is None else json.dumps(value).encode()
+    return b"" if value is None else to_json(value)
 
 
 def not_found(call: Call[Any]) -> SequentumError:
