@@ -7,7 +7,6 @@ a world only writes its history down.
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import sys
@@ -183,7 +182,7 @@ class SimulatedWorker(Worker):
     """Before the next request of this kind something happens."""
 
     def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
-        if call.path.endswith(f"/{self.last_verb}"):
+        if self.last_verb is not None and call.path.endswith(f"/{self.last_verb}"):
             self.last_verb, self.steps_left = None, 0
         return super().exchange(call, budget_share=budget_share, within=within)
 
@@ -420,8 +419,8 @@ class World(Script, TaskLife):
 
         self.worker.steps = 0
         resumed = self.state == "deferred"
-        self.write("attempt", number=self.task.ti.try_number, resumed=resumed, inputs=json.dumps(self.inputs))
-        operator.on_kill = killed  # type: ignore[method-assign]
+        self.write("attempt", number=self.task.ti.try_number, resumed=resumed, inputs=str(self.inputs))
+        vars(operator)["on_kill"] = killed
         self.worker.last_verb = death if isinstance(death, str) else None
         super().segment(operator, watched, death if isinstance(death, int) else None, **how)
         self.worker.last_verb = None
