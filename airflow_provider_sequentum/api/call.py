@@ -150,6 +150,8 @@ def as_id(value: Id, name: str) -> int:
 
     :raises SequentumConfigurationError: if it is not a whole number above 0.
     """
+    if type(value) is int and 0 < value < 10**19:
+        return value
     text = str(value).strip()
     # int() also accepts non-ASCII digits, signs and underscores, and is slow for thousands of digits.
     if isinstance(value, bool) or not (text.isascii() and text.isdecimal()) or len(text) > 19 or int(text) == 0:
