@@ -14,13 +14,13 @@ from __future__ import annotations
 import json
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from numbers import Real
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 OnTimeout = Literal["stop", "leave"]
@@ -197,9 +197,8 @@ def parse_messages(value: object) -> tuple[str, ...]:
     return tuple(messages)
 
 
-def parse_choice(value: object, choices: object) -> str:
-    """Return ``value`` if it is one of the values of a ``Literal`` type."""
-    names = get_args(choices)
+def parse_choice(value: object, names: Collection[str]) -> str:
+    """Return ``value`` if it is one of these."""
     if isinstance(value, str) and value in names:
         return value
     raise ValueError(f"must be one of {', '.join(map(repr, names))}, not {shown(value)}")

@@ -151,6 +151,8 @@ def as_id(value: Id, name: str) -> int:
 
     :raises SequentumConfigurationError: if it is not a whole number above 0.
     """
+    if type(value) is int and 0 < value < 10**19:
+        return value
     text = str(value).strip()
     # int() also accepts non-ASCII digits, signs and underscores, and is slow for thousands of digits.
     if isinstance(value, bool) or not (text.isascii() and text.isdecimal()) or len(text) > 19 or int(text) == 0:
@@ -194,5 +196,8 @@ def as_time_text(value: Day) -> str:
 
 def only_given(**values: Any) -> dict[str, Any]:
     """Return the values that are not ``None``, with times as text. Values that the caller did not set are not sent."""
-    given = {name: value for name, value in values.items() if value is not None}
-    return {name: as_time_text(value) if isinstance(value, date) else value for name, value in given.items()}
+    return {
+        name: as_time_text(value) if isinstance(value, date) else value
+        for name, value in values.items()
+        if value is not None
+    }

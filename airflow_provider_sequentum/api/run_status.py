@@ -35,6 +35,7 @@ class RunStatus(IntEnum):
     UPDATING_DATA_SET = 13
 
 
+_STATUS_BY_CODE = {int(status): status for status in RunStatus}
 _STATUS_BY_NAME = {status.name.replace("_", "").lower(): status for status in RunStatus}
 _NAMES = {status: status.name.title().replace("_", "") for status in RunStatus}
 
@@ -63,7 +64,4 @@ def status_name(status: RunStatus | int | str) -> str:
 
 
 def _known(code: int) -> RunStatus | int:
-    try:
-        return RunStatus(code)
-    except ValueError:
-        return code
+    return _STATUS_BY_CODE.get(code, code)

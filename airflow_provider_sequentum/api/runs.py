@@ -7,6 +7,7 @@ https://docs.sequentum.com/api-reference/agents.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from pydantic import AliasChoices, Field
@@ -177,7 +178,12 @@ def status(agent_id: Id, run_id: Id) -> Call[Run]:
 
     See https://docs.sequentum.com/api-reference/agents/run-status.
     """
-    agent, run = as_id(agent_id, "agent_id"), as_id(run_id, "run_id")
+    return _status(as_id(agent_id, "agent_id"), as_id(run_id, "run_id"))
+
+
+@lru_cache(maxsize=1000)
+def _status(agent: int, run: int) -> Call[Run]:
+    """Return the request. Whoever waits for a run sends the same one again and again."""
     return Call.get(
         f"read the status of run {run} of agent {agent}",
         f"/agent/{agent}/run/{run}/status",

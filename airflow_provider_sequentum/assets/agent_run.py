@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from airflow.triggers.base import TriggerEvent
 
@@ -77,7 +77,7 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.agent_id = parse_named("agent_id", parse_id, agent_id)
-        parse_ending = optional(partial(parse_choice, choices=RunEnding), "succeeded")
+        parse_ending = optional(partial(parse_choice, names=get_args(RunEnding)), "succeeded")
         self.ending = parse_named("ending", parse_ending, ending)
         self.poll_interval = parse_named("poll_interval", optional(parse_seconds, 60.0), poll_interval)
         self.sequentum_conn_id = "sequentum_default" if is_unset(sequentum_conn_id) else sequentum_conn_id

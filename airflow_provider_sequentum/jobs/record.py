@@ -11,7 +11,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
@@ -36,7 +36,8 @@ JsonText = Annotated[str, BeforeValidator(parameters.parse_json_object)]
 
 def choice_of(choices: object) -> BeforeValidator:
     """Return the validator of a parameter that takes the values of a ``Literal`` type."""
-    return BeforeValidator(lambda value: parameters.parse_choice(value, choices))
+    names = get_args(choices)
+    return BeforeValidator(lambda value: parameters.parse_choice(value, names))
 
 
 FORMAT = 2
@@ -89,11 +90,11 @@ class Configuration(Stored):
     def _unset_means_default(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
-        return {name: value for name, value in values.items() if not cls._is_unset(name, value)}
-
-    @classmethod
-    def _is_unset(cls, name: str, value: object) -> bool:
-        return parameters.is_unset(value) and (not value or name not in cls.may_be_blank)
+        return {
+            name: value
+            for name, value in values.items()
+            if not parameters.is_unset(value) or (value and name in cls.may_be_blank)
+        }
 
     @classmethod
     def of(cls, parameters: object, **more: Any) -> Self:

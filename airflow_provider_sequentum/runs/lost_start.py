@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.api.parsing import time_between
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import LATE_START, AgentRunStartAmbiguous
 from airflow_provider_sequentum.runs.describe import counted, format_time, id_list
@@ -208,7 +209,7 @@ def find_in_place_of(port: Port, record: RunRecord, on_ambiguous_start: str) -> 
 def _was_created_before(run: Run, requested_at: datetime | None) -> bool:
     """Return whether a run was certainly created before the start was sent."""
     created = run.created or run.start_time
-    return created is not None and requested_at is not None and created + OLDER < requested_at
+    return created is not None and requested_at is not None and time_between(created, requested_at) > OLDER
 
 
 def _is_older_by_list(port: Port, run: Run, record: RunRecord) -> bool:

@@ -114,7 +114,7 @@ class AgentRunSensor(BaseSensorOperator):
         self.wait_for_restart = wait_for_restart
         self.deferrable = deferrable
         self.sequentum_conn_id = sequentum_conn_id
-        self._poll: tuple[ClientPort, RunPoller] | None = None
+        self._poll: tuple[SensorConfig, ClientPort, RunPoller] | None = None
 
     def execute(self, context: Context) -> Any:  # noqa: RET503 (defer raises)
         """Wait on the worker, or look once and then wait in the triggerer. Returns the run's id."""
@@ -122,8 +122,7 @@ class AgentRunSensor(BaseSensorOperator):
 
         with self._softening():
             try:
-                config = self._config()
-                port, poller = self._polling(config)
+                config, port, poller = self._polling()
                 push_dashboard_link(context, port.hook, self.operator_extra_links)
                 # Airflow accepts a timeout that is longer than a datetime can express.
                 limit = timedelta(seconds=min(self.timeout, MAX_DURATION.total_seconds()))
@@ -135,7 +134,7 @@ class AgentRunSensor(BaseSensorOperator):
                 result = self.poke(context)
             except AirflowSensorTimeout:
                 # Airflow's own says how long the sensor waited, not for what; and it is raised in spite of never_fail.
-                _, poller = self._polling(self._config())
+                _, _, poller = self._polling()
                 raise AirflowSensorTimeout(_timed_out(poller, poller.run)) from None
             if result.is_done:
                 return result.xcom_value
@@ -145,8 +144,7 @@ class AgentRunSensor(BaseSensorOperator):
         """Look once."""
         from airflow_provider_sequentum.runs.wait import poll, poll_until_known
 
-        config = self._config()
-        port, poller = self._polling(config)
+        config, port, poller = self._polling()
         if port.deadline is not None and port.now() >= port.deadline:
             return PokeReturnValue(is_done=False)  # no time is left for a request: Airflow raises its timeout now
         known_before = poller.run is not None
@@ -182,7 +180,7 @@ class AgentRunSensor(BaseSensorOperator):
             failure = seen.exception()
             failure.args = (f"{failure} The run was left alone.",)
             raise failure
-        port, poller = self._polling(known)
+        _, port, poller = self._polling(known)
         if seen.outcome is PollOutcome.DEADLINE or seen.run is None:
             message = _timed_out(poller, seen.run)
             limit = task_facts(context, self).execution_deadline
@@ -233,9 +231,9 @@ class AgentRunSensor(BaseSensorOperator):
         )
 
     def _wait_on_worker(self, context: Context) -> Any:
-        self.deferrable = False
+        self.deferrable, self._poll = False, None
         with self._softening():
-            port, _ = self._polling(self._config())
+            _, port, _ = self._polling()
         waited = port.now() - task_facts(context, self).started_at
         self.timeout = max(self.timeout - waited.total_seconds(), 0.0)
         return self.execute(context)
@@ -264,18 +262,21 @@ class AgentRunSensor(BaseSensorOperator):
 
         config = SensorConfig.of(self)
         with closing(SequentumConnection(config.sequentum_conn_id)) as hook:
-            config = config.with_agent_id(hook)
-        self.agent_id, self.agent_name = config.agent_id, None  # a process looks it up once, not with each poll
-        return config
+            return config.with_agent_id(hook)
 
-    def _polling(self, config: SensorConfig) -> tuple[ClientPort, RunPoller]:
-        """Return what to look with, which remembers between two looks, as far as the process lives."""
+    def _polling(self, config: SensorConfig | None = None) -> tuple[SensorConfig, ClientPort, RunPoller]:
+        """Return what to look for and with, which remembers between two looks, as far as the process lives.
+
+        :param config: what was handed on, if anything was. Otherwise the parameters are read, the first time.
+        """
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.hooks.port import ClientPort
         from airflow_provider_sequentum.runs.wait import RunPoller
 
         if self._poll is None:
-            self._poll = ClientPort(SequentumConnection(config.sequentum_conn_id)), RunPoller(config.wait_spec())
+            config = config or self._config()
+            port = ClientPort(SequentumConnection(config.sequentum_conn_id))
+            self._poll = config, port, RunPoller(config.wait_spec())
         return self._poll
 
     def _conclude(self, context: Context, port: ClientPort, run: Run) -> int:

@@ -44,7 +44,8 @@ class SpaceConfig(RunPolicies):
     def of_agent(self, agent_id: int) -> RunConfig:
         """Return the configuration of one agent's run."""
         policies = {name: getattr(self, name) for name in RunPolicies.model_fields}
-        return RunConfig(agent_id=agent_id, input_parameters=self.input_parameters, **policies)
+        # All of it was parsed when the space's own was.
+        return RunConfig.model_construct(agent_id=agent_id, input_parameters=self.input_parameters, **policies)
 
     def fingerprint(self) -> str:
         """Return a hash of the space and of the input parameters."""

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, get_args
 
 from pydantic import BeforeValidator, model_validator
 
@@ -23,7 +23,7 @@ _NOT_IN_A_NAME = re.compile(r"[\\/\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def _parse_file_kinds(value: object) -> list[str]:
-    return [p.parse_choice(kind, p.FileKind) for kind in p.parse_texts(value)]
+    return [p.parse_choice(kind, get_args(p.FileKind)) for kind in p.parse_texts(value)]
 
 
 def _parse_partition_by(value: object) -> list[str]:

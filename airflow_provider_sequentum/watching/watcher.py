@@ -237,7 +237,7 @@ class RunWatcher:
             self._list.pass_time(moment)
             at = self._list.due(moment.steady)
             if at <= moment.steady:
-                at = moment.steady + self._send_if_admitted(moment.steady)
+                at = self._send_if_admitted(moment.steady)
             if moment.steady >= self._next_check:
                 self._next_check = moment.steady + CONNECTION_LIFETIME
                 self._start(self._check_connection())
@@ -253,18 +253,18 @@ class RunWatcher:
                 waking.cancel()
 
     def _send_if_admitted(self, now: float) -> float:
-        """Send the poll that is due if the key's budget admits one; return the seconds until the next attempt.
+        """Send the poll that is due if the key's budget admits one; return when the next may be sent.
 
         A poll is not chosen before it may be sent, so that the most urgent one comes first.
         """
         if len(self._in_flight) >= MAX_AT_ONCE:
-            return BUDGET_CHECK_INTERVAL
+            return now + BUDGET_CHECK_INTERVAL
         wait = self._client.poll_turn(WAITING_SHARE, is_hinted=self._list.is_hinted)
         if wait > 0:
-            return min(wait, BUDGET_CHECK_INTERVAL)
+            return now + min(wait, BUDGET_CHECK_INTERVAL)
         poll = self._list.next_poll(now)
         self._start(self._ask(poll, poll.call()))
-        return 0.0
+        return self._list.due(now)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

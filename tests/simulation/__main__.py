@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from tests.simulation.all_worlds import broken_promises, world_name, world_of
 from tests.simulation.history import Entry, written
 from tests.simulation.promises import Broken
-from tests.simulation.worlds import Action
+from tests.simulation.worlds import Action, World
 from tests.support.worker import LOG_LINES, PACKAGE
 
 
@@ -117,7 +117,10 @@ def be_quiet() -> None:
     except ImportError:  # Airflow 2.11 logs with the standard library alone, operators under a name of its own
         logging.getLogger(f"airflow.task.operators.{PACKAGE}").addHandler(LOG_LINES)
         return
-    structlog.configure(processors=[structlog.stdlib.PositionalArgumentsFormatter(), _to_the_worker])
+    structlog.configure(
+        processors=[structlog.stdlib.PositionalArgumentsFormatter(), _to_the_worker],
+        wrapper_class=structlog.make_filtering_bound_logger(World.log_level),
+    )
 
 
 def _to_the_worker(logger: Any, method: str, event: Any) -> NoReturn:
@@ -125,7 +128,7 @@ def _to_the_worker(logger: Any, method: str, event: Any) -> NoReturn:
     import structlog
 
     worker = LOG_LINES.worker
-    if worker is not None and method not in ("debug", "info"):
+    if worker is not None:
         worker.warned.append(str(event["event"]))
     raise structlog.DropEvent
 

@@ -68,7 +68,6 @@ class SensorWorld(World, _Sensors):
     service: RecordingService
 
     def __init__(self, seed: int) -> None:
-        super().__init__()
         draw = random.Random(seed)
         self.mode = draw.choice(("poke", "reschedule", "deferred", "deferred"))
         service = RecordingService(fakes.Clock(), restart_lag=draw.choice((0, 20)))

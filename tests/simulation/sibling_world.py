@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from airflow_provider_sequentum.api import runs
+from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.hooks.port import AttemptPort
 from airflow_provider_sequentum.jobs.siblings import Claim
 from tests.simulation.history import Entry
 from tests.simulation.stage import Stage
-from tests.simulation.triggerer import Triggerer
+from tests.simulation.triggerer import SETTINGS, Triggerer
 from tests.simulation.worlds import (
     ENDS,
     LOSSES,
@@ -145,7 +146,6 @@ class Sibling(World, Runs):
     is_acting = False
 
     def __init__(self, world: SiblingsWorld, index: int) -> None:
-        super().__init__()
         self.together, self.index = world, index
         self.service, self.arguments = world.service, world.arguments
         self.begin_task(has_state_store=world.has_state_store)
@@ -212,12 +212,13 @@ class SiblingsWorld(Script):
         self.began = self.service.clock.monotonic()
         self.monkeypatch = pytest.MonkeyPatch()
         self.stage = Stage(self.service.clock, random.Random(seed), self._take_turn, self.hesitation)
-        self.xcoms: dict[tuple[str, int, str], Any] = {}
+        self.xcoms: dict[tuple[str, int, str], str] = {}
         self.instances: list[_Instance] = []
         self.siblings = [Sibling(self, index) for index in range(draw.randint(2, MAX_SIBLINGS))]
         self.instances += [_Instance(sibling) for sibling in self.siblings]
         use_test_mode(self.monkeypatch)
         use_fakes(self.monkeypatch, _OnStage(self))  # type: ignore[arg-type]
+        self.monkeypatch.setattr(SequentumConnection, "settings", SETTINGS)  # Airflow needs a ms
         claims_really = AttemptPort.claims
 
         def claims(port: AttemptPort) -> list[Claim]:

@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from airflow_provider_sequentum import api
 from airflow_provider_sequentum.airflow_compat import dag_run, trigger_life
 from airflow_provider_sequentum.api import ClientSettings
 from airflow_provider_sequentum.api.call import Call, Reply
@@ -56,6 +57,19 @@ def _loop() -> ClockLoop:
 
 
 SETTINGS = ClientSettings(api_key="sk")
+
+
+class NoStats:
+    """Metrics that no one reads."""
+
+    @staticmethod
+    def incr(name: str, count: int = 1, *, tags: dict[str, str]) -> None: ...
+
+    @staticmethod
+    def gauge(name: str, value: float, *, tags: dict[str, str]) -> None: ...
+
+    @staticmethod
+    def timing(name: str, milliseconds: float, *, tags: dict[str, str]) -> None: ...
 
 
 class Client:
@@ -119,8 +133,9 @@ class Triggerer:
         monkeypatch.setattr(SequentumConnection, "settings", SETTINGS)  # Airflow needs a ms
         monkeypatch.setattr(SequentumConnection, "aget_client", aget_client)
         monkeypatch.setattr(SequentumConnection, "aget_settings", aget_settings)
-        monkeypatch.setattr("airflow_provider_sequentum.api.AsyncSequentumClient", lambda settings: Client(worker))
+        monkeypatch.setattr(api, "AsyncSequentumClient", lambda settings: Client(worker))
         monkeypatch.setattr(watcher, "present", present)
+        monkeypatch.setattr(watcher, "Stats", NoStats)  # Airflow looks each name up, to send nothing
         monkeypatch.setattr(stop, "steady_clock", lambda: worker.now)
         for module in (trigger_life, dag_run):
             monkeypatch.setattr(module, "state_of", lambda task_instance: self.state)

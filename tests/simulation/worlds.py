@@ -7,7 +7,6 @@ a world only writes its history down.
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import sys
@@ -183,7 +182,7 @@ class SimulatedWorker(Worker):
     """Before the next request of this kind something happens."""
 
     def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
-        if call.path.endswith(f"/{self.last_verb}"):
+        if self.last_verb is not None and call.path.endswith(f"/{self.last_verb}"):
             self.last_verb, self.steps_left = None, 0
         return super().exchange(call, budget_share=budget_share, within=within)
 
@@ -216,8 +215,7 @@ class RecordingService(_Recording, FakeService):
     """A fake service of runs."""
 
     def _act(self, verb: str, call: Call[Any]) -> Any:
-        self.settle()  # the history's time of a run's end is that of its record
-        known = set(self.runs)
+        next_id = self.next_id
         fields = {"path": call.path, "body": call.body, "by": self.asks, "clock": self.skew.total_seconds()}
         try:
             answer = super()._act(verb, call)
@@ -225,8 +223,9 @@ class RecordingService(_Recording, FakeService):
             self.written = self.write("request", status=refusal.status_code, answer=None, lost=False, **fields)
             raise
         if verb == "run-all":
-            started = [{"runId": number, "agentId": self.runs[number].agent_id} for number in self.runs.keys() - known]
-            answer_told = {"started": sorted(started, key=lambda one: one["runId"]), "told": answer}
+            numbers = range(next_id, self.next_id)
+            started = [{"runId": number, "agentId": self.runs[number].agent_id} for number in numbers]
+            answer_told = {"started": started, "told": answer}
         else:
             answer_told = answer
         self.written = self.write("request", status=200, answer=answer_told, lost=False, **fields)
@@ -316,7 +315,10 @@ class Script:
 
 
 class World(Script, TaskLife):
-    """What all worlds of one task have in common: how things happen, and what of them is written down."""
+    """What all worlds of one task have in common: how things happen, and what of them is written down.
+
+    Hypothesis runs no world, so none is prepared for it, which takes longer than what a history begins with otherwise.
+    """
 
     triggerer: Triggerer
     worker: SimulatedWorker
@@ -417,8 +419,8 @@ class World(Script, TaskLife):
 
         self.worker.steps = 0
         resumed = self.state == "deferred"
-        self.write("attempt", number=self.task.ti.try_number, resumed=resumed, inputs=json.dumps(self.inputs))
-        operator.on_kill = killed  # type: ignore[method-assign]
+        self.write("attempt", number=self.task.ti.try_number, resumed=resumed, inputs=str(self.inputs))
+        vars(operator)["on_kill"] = killed
         self.worker.last_verb = death if isinstance(death, str) else None
         super().segment(operator, watched, death if isinstance(death, int) else None, **how)
         self.worker.last_verb = None
@@ -479,7 +481,6 @@ class _WorldOfRuns(World, LifeAmongStrangers):
     timeouts: Sequence[float] = (3000, 3000, 100)
 
     def __init__(self, seed: int) -> None:
-        super().__init__()
         draw = random.Random(seed)
         parameters = {
             "deferrable": draw.random() < self.deferred_share,
@@ -637,7 +638,6 @@ class _WorldOfSessions(World, SessionLife):
     service: RecordingBuilder
 
     def __init__(self, seed: int) -> None:
-        super().__init__()
         draw = random.Random(seed)
         service = RecordingBuilder(single_shot=draw.random() < 0.3)
         service.skew = timedelta(seconds=draw.choice((0, -86400, -45, 45, 86400)))

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import pytest
 from airflow.providers.common.compat.sdk import BaseSensorOperator, TaskDeferred
 
+from airflow_provider_sequentum.airflow_compat.task_state import TaskState
 from airflow_provider_sequentum.api.call import Call, Reply
 from airflow_provider_sequentum.exceptions import client_errors_as_exceptions
 from airflow_provider_sequentum.hooks.connection import SequentumConnection
@@ -61,17 +62,23 @@ class FakeTaskInstance:
     first_poke: datetime | None = None
     task: Any = None
     """The operator that Airflow executes."""
-    xcoms: dict[tuple[str, int, str], Any] = field(default_factory=dict)
+    xcoms: dict[tuple[str, int, str], str] = field(default_factory=dict)
+    """As JSON texts, as Airflow stores them: by the task, its map index and the key."""
 
     def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[self.task_id, self.map_index, key] = json.loads(json.dumps(value))
+        self.xcoms[self.task_id, self.map_index, key] = json.dumps(value)
+
+    def another_pushes(self, task_id: str, map_index: int, key: str, value: Any) -> None:
+        """Let another task of the DAG run push a value."""
+        self.xcoms[task_id, map_index, key] = json.dumps(value)
 
     def xcom_pull(self, task_ids: str | list[str], key: str, map_indexes: int | None = None) -> Any:
         """Return one value, or those of all map indexes, as Airflow does when none is asked for."""
         if map_indexes is not None:
-            return self.xcoms.get((str(task_ids), map_indexes, key))
+            return json.loads(self.xcoms.get((str(task_ids), map_indexes, key), "null"))
         wanted = [task_ids] if isinstance(task_ids, str) else task_ids
-        found = [value for (task_id, _, name), value in self.xcoms.items() if task_id in wanted and name == key]
+        texts = [text for (task_id, _, name), text in self.xcoms.items() if task_id in wanted and name == key]
+        found = [json.loads(text) for text in texts]
         return found[0] if len(found) == 1 and isinstance(task_ids, str) else found
 
     def get_first_reschedule_date(self, context: Any) -> datetime | None:
@@ -79,7 +86,7 @@ class FakeTaskInstance:
 
     def pushed(self, key: str) -> Any:
         """Return what this task instance pushed."""
-        return self.xcoms.get((self.task_id, self.map_index, key))
+        return self.xcom_pull(self.task_id, key, self.map_index)
 
 
 @dataclass
@@ -160,8 +167,11 @@ def use_fakes(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> None:
     def save(port: AttemptPort, record: Stored | None) -> None:
         port.record, port.is_recorded = record, False
         worker.step()
-        worker.kept.append(None if record is None else record.to_json())
         save_really(port, record)
+
+    def store(state: TaskState, value: dict[str, Any] | None) -> None:
+        worker.kept.append(value)
+        store_really(state, value)
 
     def push(port: AttemptPort, key: str, value: object) -> None:
         worker.step()
@@ -180,12 +190,14 @@ def use_fakes(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> None:
         push_link_really(port, key, address)
 
     save_really, push_really, push_link_really = AttemptPort.save, AttemptPort.push, AttemptPort.push_link
+    store_really = TaskState.save
     monkeypatch.setattr(ClientPort, "connect", lambda port: None)
     monkeypatch.setattr(ClientPort, "exchange", exchange)
     monkeypatch.setattr(ClientPort, "now", lambda port: worker.now())
     monkeypatch.setattr(ClientPort, "sleep", sleep)
     monkeypatch.setattr(ClientPort, "hurry", hurry)
     monkeypatch.setattr(AttemptPort, "save", save)
+    monkeypatch.setattr(TaskState, "save", store)
     monkeypatch.setattr(AttemptPort, "push", push)
     monkeypatch.setattr(AttemptPort, "push_link", push_link)
     monkeypatch.setattr(SequentumConnection, "send", send)

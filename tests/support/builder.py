@@ -293,7 +293,7 @@ class BuildTask(FakeTask):
     @property
     def xcoms(self) -> dict[str, Any]:
         """What the attempt has pushed."""
-        return {key: value for (_, _, key), value in self.ti.xcoms.items()}
+        return {key: json.loads(text) for (_, _, key), text in self.ti.xcoms.items()}
 
     def run(self, operator: BaseOperator) -> Any:
         """Run one attempt to its end; each piece of it gets a new operator, as on a new worker."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, TypeVar
+
+from pydantic_core import to_json
 
 from airflow_provider_sequentum.api.call import Call, Reply, Response
 from airflow_provider_sequentum.api.errors import (
@@ -107,9 +109,9 @@ class FakeRun:
             "configId": self.agent_id,
             "configName": self.agent_name,
             "status": int(status) if isinstance(status, int) else status,
-            "created": (self.created + skew).isoformat(),
-            "startTime": (self.started + skew).isoformat(),
-            "endTime": end_time and (end_time + skew).isoformat(),
+            "created": _written(self.created, skew),
+            "startTime": _written(self.started, skew),
+            "endTime": end_time and _written(end_time, skew),
             "tableType": self.table_type,
             "dataCount": self.plan.records if self.is_over else 0,
             "errorCount": self.plan.errors,
@@ -185,7 +187,7 @@ class FakeService:
 
     def settle(self) -> None:
         for run in self.runs.values():
-            if not run.is_over:
+            if run.status not in OVER:
                 run.settle(self.clock.now, self.stop_seconds, ignores_stop=self.ignores_stop)
 
     def start(self, agent_id: int = 7, inputs: str | None = None, *, by_stranger: bool = False) -> FakeRun:
@@ -301,8 +303,14 @@ class FakeService:
         return {"spaceId": 1, "totalAgents": len(results), "agentsStarted": len(results), "results": results}
 
 
+@lru_cache(maxsize=1000)
+def _written(moment: datetime, skew: timedelta) -> str:
+    """Write a time by the service's clock. Each poll of a run is answered with the same two or three times again."""
+    return (moment + skew).isoformat()
+
+
 def _body(value: Any) -> bytes:
-    return b"" if value is None else json.dumps(value).encode()
+    return b"" if value is None else to_json(value)
 
 
 def not_found(call: Call[Any]) -> SequentumError:

@@ -32,9 +32,10 @@ class _LogLines(logging.Handler):
 
     def emit(self, entry: logging.LogRecord) -> None:
         if self.worker is not None:
-            self.worker.said.append(entry.getMessage())
+            text = entry.getMessage()
+            self.worker.said.append(text)
             if entry.levelno >= logging.WARNING:
-                self.worker.warned.append(entry.getMessage())
+                self.worker.warned.append(text)
 
 
 LOG_LINES = _LogLines()

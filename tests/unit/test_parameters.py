@@ -7,7 +7,7 @@ from decimal import Decimal
 from enum import Enum, IntEnum
 from fractions import Fraction
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import pendulum
@@ -346,7 +346,7 @@ def test_no_time(value: Any) -> None:
 
 
 def parse_on_clear(value: object) -> str:
-    return parse_choice(value, OnClear)
+    return parse_choice(value, get_args(OnClear))
 
 
 def test_a_choice() -> None:

@@ -131,7 +131,7 @@ def test_a_claim_that_cannot_be_read_counts_as_an_unanswered_start(
     hook: SequentumConnection, task: FakeTask, pushed: object
 ) -> None:
     task.ti.map_index = 0
-    task.ti.xcoms["run_agent", 1, CLAIM_KEY] = pushed
+    task.ti.another_pushes("run_agent", 1, CLAIM_KEY, pushed)
     assert port_of(hook, task).claims() == [Claim(is_answered=False)]
 
 
@@ -140,7 +140,7 @@ def test_an_announcement_that_cannot_be_read_starts_nothing(
     hook: SequentumConnection, task: FakeTask, pushed: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("airflow_provider_sequentum.hooks.port.tasks_that_set", lambda *_: ["another"])
-    task.ti.xcoms["another", -1, ANNOUNCEMENT_KEY] = pushed
+    task.ti.another_pushes("another", -1, ANNOUNCEMENT_KEY, pushed)
     with pytest.raises(SequentumRequestRefused, match=r"announced in the XCom 'sequentum_.* Nothing was started\. Cle"):
         port_of(hook, task).announcements()
 

@@ -412,7 +412,7 @@ def test_airflows_own_deferral_timeout_stops_the_run(
     # No triggerer was there to notice the deadline; Airflow drops everything but this.
     service.plans = [Plan(seconds=None)]
     task.ti.map_index = map_index
-    task.ti.xcoms["run_agent", 4, "run"] = {"agent_id": 7, "run_id": 999}
+    task.ti.another_pushes("run_agent", 4, "run", {"agent_id": 7, "run_id": 999})
     deferral = deferred_by(lambda: operator(deferrable=True, timeout=100).execute(task.context))
     assert deferral.timeout is not None
     assert deferral.timeout > timedelta(seconds=100)
@@ -1016,7 +1016,7 @@ def sibling(service: FakeService, task: FakeTask) -> int:
     """The run that the mapped sibling beside the task has started and pushed."""
     task.ti.map_index = 0
     run = service.start(by_stranger=True)
-    task.ti.xcoms["run_agent", 1, "sequentum_claim"] = Claim(agent_id=7, run_ids=(run.id,), map_index=1).to_json()
+    task.ti.another_pushes("run_agent", 1, "sequentum_claim", Claim(agent_id=7, run_ids=(run.id,), map_index=1).to_json())
     return run.id
 
 
@@ -1043,7 +1043,7 @@ def test_the_run_of_a_sibling_does_not_make_a_lost_start_ambiguous(
 def test_a_siblings_run_whose_answer_is_late_is_not_adopted(
     service: FakeService, worker: Worker, task: FakeTask, sibling: int, deferrable: bool
 ) -> None:
-    task.ti.xcoms["run_agent", 1, "sequentum_claim"] = Claim(agent_id=7, is_answered=False, map_index=1).to_json()
+    task.ti.another_pushes("run_agent", 1, "sequentum_claim", Claim(agent_id=7, is_answered=False, map_index=1).to_json())
     service.faults["start"] = [(fakes.server_error, False)]
     with pytest.raises(AgentRunStartAmbiguous, match="1 mapped sibling may have started it"):
         run_through(worker, task, deferrable=deferrable)

@@ -60,7 +60,7 @@ def announced(task: FakeTask) -> list[float | None]:
 def say(task: FakeTask, task_id: str, *credits_: float) -> None:
     starts = tuple(PlannedStart(agent_id=8, credits=each) for each in credits_)
     task.tasks.append(operator(task_id=task_id))
-    task.ti.xcoms[task_id, -1, ANNOUNCEMENT_KEY] = Announcement(task_id=task_id, starts=starts).to_json()
+    task.ti.another_pushes(task_id, -1, ANNOUNCEMENT_KEY, Announcement(task_id=task_id, starts=starts).to_json())
 
 
 @BOTH

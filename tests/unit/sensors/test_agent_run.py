@@ -281,6 +281,14 @@ def test_a_sensor_whose_trigger_broke_waits_on_the_worker_for_the_time_that_is_l
             assert timedelta(seconds=600) <= worker.service.clock.now - START <= timedelta(seconds=640)
 
 
+def test_a_sensor_whose_trigger_broke_waits_in_the_process_that_deferred_it_too(worker: Worker, task: FakeTask) -> None:
+    worker.service.plans = [Plan(seconds=450)]
+    worker.service.start(by_stranger=True)
+    broken = sensor("deferred", timeout=600)
+    deferred_by(lambda: broken.execute(task.context))
+    assert broken.resume_execution("__fail__", {"error": "Trigger failure"}, task.context) == 101
+
+
 def test_a_rescheduled_sensor_whose_trigger_broke_is_rescheduled(worker: Worker, task: FakeTask) -> None:
     worker.service.plans = [Plan(seconds=None)]
     worker.service.start(by_stranger=True)

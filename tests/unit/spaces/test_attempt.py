@@ -495,7 +495,7 @@ def test_a_kill_stops_what_is_known_where_the_rest_cannot_be_told_from_others(
 ) -> None:
     service.plans = [Plan(), Plan(RunStatus.FAILED), Plan(seconds=None)]
     task.ti.map_index = 0
-    task.ti.xcoms["run_agent", 1, CLAIM_KEY] = Claim(is_answered=False, map_index=1).to_json()
+    task.ti.another_pushes("run_agent", 1, CLAIM_KEY, Claim(is_answered=False, map_index=1).to_json())
     with pytest.raises(SpaceRunsFailed):
         run_through(worker, task, timeout=100, on_timeout="leave")
     task.next_attempt()
@@ -621,7 +621,7 @@ def test_the_runs_of_a_mapped_sibling_are_not_adopted(
 ) -> None:
     task.ti.map_index = 0
     of_sibling = [service.start(agent_id, by_stranger=True).id for agent_id in (7, 8)]
-    task.ti.xcoms["run_agent", 1, CLAIM_KEY] = Claim(run_ids=tuple(of_sibling), map_index=1).to_json()
+    task.ti.another_pushes("run_agent", 1, CLAIM_KEY, Claim(run_ids=tuple(of_sibling), map_index=1).to_json())
     service.faults["run-all"] = [(fakes.response_lost, True)]
     assert run_through(worker, task, deferrable=deferrable) == [103, 104, 105]
 
@@ -650,7 +650,7 @@ def test_runs_that_a_mapped_sibling_has_lost_are_not_adopted(
     for agent_id in service.agents:
         service.start(agent_id, by_stranger=True)
     claim = Claim(run_ids=(990,), has_lost_run=has_lost_run, map_index=1)
-    task.ti.xcoms["run_agent", 1, CLAIM_KEY] = claim.to_json()
+    task.ti.another_pushes("run_agent", 1, CLAIM_KEY, claim.to_json())
     service.faults["run-all"] = [(fakes.response_lost, False)]
     with pytest.raises(AgentRunStartAmbiguous, match="has lost a run") if has_lost_run else contextlib.nullcontext():
         run_through(worker, task)

@@ -9,6 +9,7 @@ import pytest
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
+from airflow_provider_sequentum.runs.record import RunConfig
 from airflow_provider_sequentum.spaces.record import (
     AgentEnd,
     EndKind,
@@ -173,3 +174,4 @@ def test_other_inputs_are_another_piece_of_work_and_another_policy_is_not() -> N
 def test_each_agent_is_handled_as_the_space_is() -> None:
     own = CONFIG.updated(restarts=3, on_empty="skip").of_agent(7)
     assert (own.agent_id, own.input_parameters, own.restarts, own.on_empty) == (7, '{"a": 1}', 3, "skip")
+    assert RunConfig.from_json(own.to_json()) == own  # which is not parsed, since that of the space was

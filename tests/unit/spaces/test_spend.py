@@ -348,7 +348,7 @@ def test_where_no_records_are_kept_each_earlier_try_counts_as_a_start(
 def test_tasks_of_agents_and_of_spaces_keep_one_limit(service: FakeService, worker: Worker, task: FakeTask) -> None:
     said = made(5).updated(task_id="one_agent")
     task.tasks.append(operator(task_id="one_agent"))
-    task.ti.xcoms["one_agent", -1, ANNOUNCEMENT_KEY] = said.to_json()
+    task.ti.another_pushes("one_agent", -1, ANNOUNCEMENT_KEY, said.to_json())
     with pytest.raises(CreditLimitReached, match=r"\+ 5 for 1 start of this DAG run = 11"):
         run_try(worker, task, operator)
     assert run_try(worker, task, lambda: operator(credit_limit=11)) == [101, 102]

@@ -25,7 +25,7 @@ from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec
 from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
 from airflow_provider_sequentum.watching import watcher as run_watcher
 from airflow_provider_sequentum.watching.polls import Wait
-from airflow_provider_sequentum.watching.watch_list import WatchList
+from airflow_provider_sequentum.watching.watch_list import Moment, WatchList
 from airflow_provider_sequentum.watching.watcher import listen, wait_for_run
 from tests.support.errors import raises, status_of
 
@@ -544,6 +544,25 @@ async def test_a_fault_ends_a_listening_and_no_other(service: Service) -> None:
         await anext(listen("c", 8, 0.01))
     service.over.add(1)
     assert (await waiting)[0] is PollOutcome.ENDED
+
+
+async def test_a_watcher_that_has_sent_a_poll_sleeps_until_the_next_one_is_due(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wakings: list[Moment] = []
+    really_pass = WatchList.pass_time
+
+    def pass_time(watch_list: WatchList, moment: Moment) -> None:
+        wakings.append(moment)
+        really_pass(watch_list, moment)
+
+    monkeypatch.setattr(WatchList, "pass_time", pass_time)
+    service.seconds = 3600.0
+    [waiting] = waits()
+    await settle()
+    assert len(wakings) == 1
+    waiting.cancel()
+    await settle(0.02)
 
 
 async def test_a_wrong_key_and_a_missing_connection_end_a_listening(service: Service) -> None:
