@@ -41,13 +41,13 @@ USER_AGENT = f"airflow-provider-sequentum/{__version__} httpx/{httpx.__version__
 
 _MIN_SCRUBBED_KEY_LENGTH = 8
 _ADVICE: Mapping[int, str] = {
-    400: "Correct the request.",
+    400: "Correct what the service objects to, then try again.",
     401: "Check the API key: it may be wrong, expired or revoked, or have no access.",
     403: "Ask an administrator to give the key's user access.",
     404: "Check the ids. The service also responds with 404 if the key has no access.",
     405: "This server does not offer the endpoint.",
     409: "Check its current state before you try again.",
-    422: "Correct the request.",
+    422: "Correct what the service objects to, then try again.",
     429: "Send fewer requests with this key, or ask Sequentum's support for a higher limit.",
 }
 _ADVICE_ON_FAULTS = "Such errors are often temporary; try again later."

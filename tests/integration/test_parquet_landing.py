@@ -468,7 +468,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "says"),
         [
-            ({"file_format": "orc"}, "file_format must be one of 'parquet'"),
+            ({"file_format": "orc"}, "file_format must be 'parquet', not 'orc'"),
             ({"file_format": None, "partition_by": "a"}, "partition_by requires file_format"),
             ({"partition_by": ["a", "a"]}, "partition_by must name each column once"),
             ({"record_schema": {"a": "money"}}, r"record_schema: \['a'\] must be one of string, integer"),

@@ -1397,8 +1397,9 @@ def test_without_a_state_store_a_cleared_task_starts_again(
 
 BAD_INPUT: list[tuple[dict[str, Any], str]] = [
     ({"agent_id": "x"}, "agent_id must be a positive whole number, not 'x'"),
-    ({"agent_id": None}, "Give either agent_id or agent_name"),
-    ({"agent_name": "Prices"}, "Give either agent_id or agent_name"),
+    ({"agent_id": "None"}, "not 'None', the text of a template whose value is None"),
+    ({"agent_id": None}, "Give either agent_id or agent_name: neither has a value, perhaps because the task or template"),
+    ({"agent_name": "Prices"}, "Give either agent_id or agent_name: both have a value"),
     ({"agent_id": None, "agent_name": "no such"}, "There is no agent with the name 'no such'"),
     ({"input_parameters": "[1]"}, "input_parameters must be a JSON object"),
     ({"timeout": "soon"}, "timeout must be a number of seconds"),
