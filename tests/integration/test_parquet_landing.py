@@ -98,7 +98,9 @@ def below(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_records_land_with_types_and_the_manifest_names_their_source(shop: Shop) -> None:
+def test_records_land_with_types_and_the_manifest_names_their_source(
+    shop: Shop, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     notes = ExtraFile(name="products.txt", content="how the products were found")
     run_id = shop.run(ExtraFile(name="products.csv", content=PRODUCTS), notes)
     paths = shop.land(run_id)
@@ -121,6 +123,10 @@ def test_records_land_with_types_and_the_manifest_names_their_source(shop: Shop)
     assert as_it_is["source_sha256"] is None
     assert shop.manifest(run_id)["is_complete"]
     assert shop.ti.pushed["transfer"]["fetched"] == 2
+    logged = " ".join((capsys.readouterr().out + caplog.text).split())
+    assert "Converting: 'products.csv' as products.parquet" in logged
+    assert "another name" not in logged
+    assert f"Landed 2 files in file://{shop.folder(run_id)}." in logged, "records were not counted in all of them"
 
 
 class TestTypesOverRuns:
