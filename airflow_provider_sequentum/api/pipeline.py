@@ -51,6 +51,8 @@ _ADVICE: Mapping[int, str] = {
     429: "Send fewer requests with this key, or ask Sequentum's support for a higher limit.",
 }
 _ADVICE_ON_FAULTS = "Such errors are often temporary; try again later."
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
+"""What OpenSSL says when the first bytes of a server are not TLS."""
 _NOT_MADE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 
 
@@ -133,6 +135,8 @@ class Pipeline:
         if isinstance(error, _NOT_MADE):
             reason = one_line(str(error), MAX_NAME_LENGTH) or "it was not made in time"
             advice = "Check the base URL, the network and the certificates."
+            if any(word in reason for word in _NO_TLS):
+                advice += " The server may speak plain HTTP; if it should, begin the base URL with http://."
             server = "the server that the service redirected to" if is_redirected else self.settings.base_url
             return call.error(ConnectionNotMade, f"there is no connection to {server} ({reason})", advice=advice)
         # The text of other errors may quote what was sent or received, so only their type is shown.

@@ -717,8 +717,10 @@ def test_a_worker_that_dies_while_it_replaces_a_run_leaves_one_that_goes(service
         (2, r"This is another attempt of the task; its run 101 of agent 7 has the status Running\. Joining it\."),
         (
             3,
-            r"The task was cleared; its run 101 of agent 7 has the status Running\. "
-            r"Stopping it and starting a new run\.",
+            (
+                r"The task was cleared; its run 101 of agent 7 has the status Running\. Stopping it and starting a "
+                r"new run\."
+            ),
         ),
     ],
 )
