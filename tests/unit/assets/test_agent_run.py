@@ -111,7 +111,7 @@ async def test_no_run_of_several_that_end_together_waits_for_the_end_of_another_
             schedule()
 
     monkeypatch.setattr(module, "SCHEDULER_SECONDS", 7)
-    monkeypatch.setattr(module.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     ended = [run(number) for number in range(1, count + 1)]
     async for event in AgentRunCompletedTrigger(agent_id=7).filter_shared_stream(stream([], ended)):
         events.append(event.payload["run_id"])
