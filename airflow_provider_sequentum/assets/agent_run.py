@@ -134,12 +134,14 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Listing]) -> AsyncIterator[TriggerEvent]:
         """Yield an event for each run that has ended since, and save that it was announced."""
         from airflow_provider_sequentum.assets.announced_runs import AnnouncedRuns
-        from airflow_provider_sequentum.runs.describe import run_summary
+        from airflow_provider_sequentum.runs.describe import counted, run_summary
 
         announced = await self._remembered()
         async for listed, is_full in shared_stream:
             if announced is None:
                 announced = AnnouncedRuns.at_first_look(listed, self.ending, is_full=is_full)
+                ended_before = counted(len(announced.run_ids), "run")
+                log.info("Watching agent %s. Does not fire for %s that ended before.", self.agent_id, ended_before)
                 await self._remember(announced)
                 continue
             if announced.misses_runs(listed, is_full=is_full):

@@ -89,9 +89,15 @@ def test_watchers_of_one_agent_share_a_poll_whatever_ending_they_wait_for() -> N
     )
 
 
-async def test_each_run_fires_once() -> None:
+async def test_each_run_fires_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     looks = [[run(1)], [run(2, 1), run(1)], [run(2), run(1)], [run(3), run(2), run(1)], [run(3), run(2), run(1)]]
     assert await fired(AgentRunCompletedTrigger(agent_id=7), *looks) == [2, 3]
+    assert caplog.messages == [
+        "Watching agent 7. Does not fire for 1 run that ended before.",
+        "Run 2 of agent 7 has ended.",
+        "Run 3 of agent 7 has ended.",
+    ]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10])
