@@ -71,7 +71,7 @@ def check_one_agent(agent_id: object, agent_name: object) -> None:
     """
     if is_unset(agent_id) != is_unset(agent_name):
         return
-    found = "neither has a value, perhaps because the task or template that it comes from has none"
+    found = "neither has a value (the task or template that it comes from may have returned None)"
     raise ValueError(f"Give either agent_id or agent_name: {found if is_unset(agent_id) else 'both have a value'}")
 
 
