@@ -1401,7 +1401,7 @@ BAD_INPUT: list[tuple[dict[str, Any], str]] = [
     ({"agent_id": "None"}, "not 'None', the text of a template whose value is None"),
     (
         {"agent_id": None},
-        "Give either agent_id or agent_name: neither has a value \(the task or template",
+        r"Give either agent_id or agent_name: neither has a value \(the task or template",
     ),
     ({"agent_name": "Prices"}, "Give either agent_id or agent_name: both have a value"),
     ({"agent_id": None, "agent_name": "no such"}, "There is no agent with the name 'no such'"),
