@@ -223,7 +223,11 @@ def parse_json_object(value: object) -> str:
         if isinstance(parsed, Mapping):
             return json.dumps(plain(parsed), sort_keys=True, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"must be a JSON object: {error}") from None
+        if value == "None":
+            raise ValueError(f"must be a JSON object, not {shown(value)}") from None
+        is_python = isinstance(value, str) and value.lstrip().startswith("{'")
+        hint = "; it looks like a dict that a template rendered without '| tojson'" if is_python else ""
+        raise ValueError(f"must be a JSON object: {error}{hint}") from None
     raise ValueError(f"must be a JSON object, not {shown(value)}")
 
 

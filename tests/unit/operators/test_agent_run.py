@@ -1406,6 +1406,8 @@ BAD_INPUT: list[tuple[dict[str, Any], str]] = [
     ({"agent_name": "Prices"}, "Give either agent_id or agent_name: both have a value"),
     ({"agent_id": None, "agent_name": "no such"}, "There is no agent with the name 'no such'"),
     ({"input_parameters": "[1]"}, "input_parameters must be a JSON object"),
+    ({"input_parameters": "None"}, "input_parameters must be a JSON object, not 'None', the text of a template"),
+    ({"input_parameters": " {'a': 1}"}, r"input_parameters must be a JSON object: .*rendered without '\| tojson'"),
     ({"timeout": "soon"}, "timeout must be a number of seconds"),
     ({"min_records": "many"}, "min_records must be a whole number"),
     ({"max_errors": -1}, "max_errors must be a whole number"),
