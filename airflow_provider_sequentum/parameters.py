@@ -64,6 +64,17 @@ def is_unset(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
+def check_one_agent(agent_id: object, agent_name: object) -> None:
+    """Check that one of the two parameters is set.
+
+    :raises ValueError: none or both of them are. The message has no full stop.
+    """
+    if is_unset(agent_id) != is_unset(agent_name):
+        return
+    found = "neither has a value (the task or template that it comes from may have returned None)"
+    raise ValueError(f"Give either agent_id or agent_name: {found if is_unset(agent_id) else 'both have a value'}")
+
+
 def parse_named(name: str, parse: Callable[[Any], T], value: object) -> T:
     """Return the parsed value of a parameter.
 
@@ -119,8 +130,7 @@ def parse_seconds(value: object) -> float:
     number = value.total_seconds() if isinstance(value, timedelta) else _number(value)
     if number is None or not 0 <= number <= MAX_DURATION.total_seconds():
         raise ValueError(
-            f"must be a number of seconds of 0 or more or a timedelta, of {MAX_DURATION.days} days at most, not "
-            f"{shown(value)}"
+            f"must be a number of seconds or a timedelta, from 0 to {MAX_DURATION.days} days, not {shown(value)}"
         )
     return number
 
@@ -201,7 +211,8 @@ def parse_choice(value: object, names: Collection[str]) -> str:
     """Return ``value`` if it is one of these."""
     if isinstance(value, str) and value in names:
         return value
-    raise ValueError(f"must be one of {', '.join(map(repr, names))}, not {shown(value)}")
+    one_of = "one of " if len(names) > 1 else ""
+    raise ValueError(f"must be {one_of}{', '.join(map(repr, names))}, not {shown(value)}")
 
 
 def parse_json_object(value: object) -> str:
@@ -211,7 +222,11 @@ def parse_json_object(value: object) -> str:
         if isinstance(parsed, Mapping):
             return json.dumps(plain(parsed), sort_keys=True, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"must be a JSON object: {error}") from None
+        if value == "None":
+            raise ValueError(f"must be a JSON object, not {shown(value)}") from None
+        is_python = isinstance(value, str) and value.lstrip().startswith("{'")
+        hint = "; it looks like a dict that a template rendered without '| tojson'" if is_python else ""
+        raise ValueError(f"must be a JSON object: {error}{hint}") from None
     raise ValueError(f"must be a JSON object, not {shown(value)}")
 
 
@@ -275,6 +290,8 @@ _FORMS: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = (
 
 def shown(value: object) -> str:
     """Return a value for an error message, shortened if it is long."""
+    if value == "None":
+        return "'None', the text of a template whose value is None"
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a number of thousands of digits, a list in a list in a list

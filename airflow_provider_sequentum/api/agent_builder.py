@@ -188,8 +188,7 @@ def start(
         raise SequentumConfigurationError(f"An Agent Builder session in {chosen} mode needs a {chosen}.")
     if text is not None and not MIN_PROMPT_LENGTH <= len(text) <= MAX_PROMPT_LENGTH:
         raise SequentumConfigurationError(
-            f"The prompt has {len(text)} characters; the Agent Builder takes {MIN_PROMPT_LENGTH} to "
-            f"{MAX_PROMPT_LENGTH}."
+            f"The prompt must have {MIN_PROMPT_LENGTH} to {MAX_PROMPT_LENGTH} characters, not {len(text)}."
         )
     space = None if space_id is None else as_id(space_id, "space_id")
     return Call(

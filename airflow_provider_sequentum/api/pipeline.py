@@ -41,16 +41,18 @@ USER_AGENT = f"airflow-provider-sequentum/{__version__} httpx/{httpx.__version__
 
 _MIN_SCRUBBED_KEY_LENGTH = 8
 _ADVICE: Mapping[int, str] = {
-    400: "Correct the request.",
+    400: "Correct what the service objects to, then try again.",
     401: "Check the API key: it may be wrong, expired or revoked, or have no access.",
     403: "Ask an administrator to give the key's user access.",
     404: "Check the ids. The service also responds with 404 if the key has no access.",
     405: "This server does not offer the endpoint.",
     409: "Check its current state before you try again.",
-    422: "Correct the request.",
+    422: "Correct what the service objects to, then try again.",
     429: "Send fewer requests with this key, or ask Sequentum's support for a higher limit.",
 }
 _ADVICE_ON_FAULTS = "Such errors are often temporary; try again later."
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
+"""What OpenSSL says when the first bytes of a server are not TLS."""
 _NOT_MADE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 
 
@@ -133,6 +135,8 @@ class Pipeline:
         if isinstance(error, _NOT_MADE):
             reason = one_line(str(error), MAX_NAME_LENGTH) or "it was not made in time"
             advice = "Check the base URL, the network and the certificates."
+            if any(word in reason for word in _NO_TLS):
+                advice += " The server may speak plain HTTP; if it should, begin the base URL with http://."
             server = "the server that the service redirected to" if is_redirected else self.settings.base_url
             return call.error(ConnectionNotMade, f"there is no connection to {server} ({reason})", advice=advice)
         # The text of other errors may quote what was sent or received, so only their type is shown.

@@ -125,8 +125,8 @@ def retry_options(
 
     def before_pause(state: RetryCallState) -> None:
         error = _error(state)
+        text = "The error is the same." if str(error) == str(deadline.last_error) else one_line(str(error))
         deadline.last_error = error if isinstance(error, SequentumError) else None
-        text = one_line(str(error))
         number, wait = state.attempt_number, state.upcoming_sleep
         log.warning("Try %d of a request failed; trying again in %.1f s. %s", number, wait, text)
 

@@ -40,6 +40,13 @@ SETTLING_SECONDS = 5.0
 """Seconds between an event and saving that it was fired, because Airflow needs a moment to store the event. A triggerer
 that is killed in between fires it again; in the opposite order, the event would be lost."""
 
+SCHEDULER_SECONDS = 10.0
+"""Seconds that the scheduler gets to start a DAG run for the events of several runs, before the last of them fires.
+
+A DAG run that assets trigger is given the events up to the first one that was queued for it (Airflow 3.3). Those right
+after it are given to the next DAG run, which there would only be when another run of the agent ends: so the last event
+has to start a DAG run of its own."""
+
 log = logging.getLogger(__name__)
 
 
@@ -127,12 +134,14 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Listing]) -> AsyncIterator[TriggerEvent]:
         """Yield an event for each run that has ended since, and save that it was announced."""
         from airflow_provider_sequentum.assets.announced_runs import AnnouncedRuns
-        from airflow_provider_sequentum.runs.describe import run_summary
+        from airflow_provider_sequentum.runs.describe import counted, run_summary
 
         announced = await self._remembered()
         async for listed, is_full in shared_stream:
             if announced is None:
                 announced = AnnouncedRuns.at_first_look(listed, self.ending, is_full=is_full)
+                ended_before = counted(len(announced.run_ids), "run")
+                log.info("Watching agent %s. Does not fire for %s that ended before.", self.agent_id, ended_before)
                 await self._remember(announced)
                 continue
             if announced.misses_runs(listed, is_full=is_full):
@@ -143,15 +152,18 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
                     len(listed),
                 )
             ended = announced.unannounced(listed, self.ending)
-            for run in ended:
-                log.info("Run %s of agent %s has ended.", run.id, self.agent_id)
-                yield TriggerEvent(run_summary(run))  # type: ignore[no-untyped-call]
-            following = announced.after(ended, listed, is_full=is_full)
-            if following != announced:
-                if ended:
-                    await asyncio.sleep(SETTLING_SECONDS)
-                await self._remember(following)
-            announced = following
+            for number, batch in enumerate([ended[:-1], ended[-1:]] if len(ended) > 1 else [ended]):
+                if number:
+                    await asyncio.sleep(SCHEDULER_SECONDS)
+                for run in batch:
+                    log.info("Run %s of agent %s has ended.", run.id, self.agent_id)
+                    yield TriggerEvent(run_summary(run))  # type: ignore[no-untyped-call]
+                following = announced.after(batch, listed, is_full=is_full)
+                if following != announced:
+                    if batch:
+                        await asyncio.sleep(SETTLING_SECONDS)
+                    await self._remember(following)
+                announced = following
 
     @property
     def _state_key(self) -> str:

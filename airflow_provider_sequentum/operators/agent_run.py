@@ -20,7 +20,7 @@ from airflow_provider_sequentum.parameters import (
     OnEmpty,
     OnTimeout,
     RetryMode,
-    is_unset,
+    check_one_agent,
 )
 from airflow_provider_sequentum.reporting.links import AgentRunLink
 
@@ -228,10 +228,12 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
     def _new_attempt(self, context: Context) -> RunAttempt:
         from airflow_provider_sequentum.runs.record import RunConfig
 
-        if is_unset(self.agent_id) == is_unset(self.agent_name):
+        try:
+            check_one_agent(self.agent_id, self.agent_name)
+        except ValueError as error:
             raise SequentumRequestRefused(
-                f"Give either agent_id or agent_name. Nothing was sent (connection {self.sequentum_conn_id!r})."
-            )
+                f"{error}. Nothing was sent (connection {self.sequentum_conn_id!r})."
+            ) from None
         return self._make_attempt(RunConfig.of(self), None, context)
 
     def _resolve_parameters(self, attempt: RunAttempt) -> None:

@@ -9,6 +9,7 @@ from airflow_provider_sequentum.api.agents import Agent
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.jobs.record import Configuration, Id, Text
+from airflow_provider_sequentum.parameters import check_one_agent
 from airflow_provider_sequentum.runs.describe import counted
 
 T = TypeVar("T")
@@ -30,8 +31,7 @@ class AgentConfig(Configuration):
 
     @model_validator(mode="after")
     def _has_one_agent(self) -> Self:
-        if (self.agent_id == 0) == (self.agent_name is None):
-            raise ValueError("Give either agent_id or agent_name")
+        check_one_agent(self.agent_id or None, self.agent_name)
         return self
 
     def with_agent_id(self, sender: RequestSender) -> Self:

@@ -349,11 +349,17 @@ class RunAttempt(JobAttempt[RunRecord]):
         self.port.save(self.known_record.updated(is_rejected=True))
         if judgement.action == "skip":
             raise SequentumSkipped(message)
-        step = (
-            "The next attempt starts a new run." if self.task.has_next_attempt else "Clear the task to start a new run."
-        )
         raise AgentRunOutcomeRejected(
-            f"{message} {step}", agent_id=run.agent_id, run_id=run.id, status=status_name(run.status)
+            f"{message} {self._how_a_new_run_starts}",
+            agent_id=run.agent_id,
+            run_id=run.id,
+            status=status_name(run.status),
+        )
+
+    @property
+    def _how_a_new_run_starts(self) -> str:
+        return (
+            "The next attempt starts a new run." if self.task.has_next_attempt else "Clear the task to start a new run."
         )
 
     def _costs_of(self, run: Run) -> dict[str, Any]:
@@ -381,6 +387,8 @@ class RunAttempt(JobAttempt[RunRecord]):
         if not (is_execution_timeout or is_overdue) and self.config.on_timeout == "leave":
             self.is_released = True
             message += " It is left running (on_timeout='leave')."
+            if self.task.has_next_attempt and self.task.keeps_records:
+                message += " The next attempt joins it."
         elif record.run_id is None:
             message += f" {self.stop()}"
             self.is_released = True
@@ -391,6 +399,8 @@ class RunAttempt(JobAttempt[RunRecord]):
             self.is_released, self.stop_failed = True, not result.confirmed
             message += f" {result.sentence} {self._stop_misnamed(record, result)}".rstrip()
             self._publish_note(message)
+            if result.confirmed:
+                message += f" {self._how_a_new_run_starts}"
         if is_execution_timeout:
             raise AirflowTaskTimeout(message)
         status = status_name(self.run.status) if self.run is not None else None

@@ -137,9 +137,9 @@ def _decide(record: RunRecord, run: Run | None, new: RunRecord) -> NextStep:
         on_clear=config.on_clear,
         retry_mode=config.retry_mode,
     )
-    state = status_name(run.status) if run is not None else "unknown to the service"
+    state = f"has the status {status_name(run.status)}" if run is not None else "is unknown to the service"
     why = "The task was cleared" if was_cleared else "This is another attempt of the task"
-    log.info("%s; its run %s of agent %s is %s. %s.", why, record.run_id, record.agent_id, state, step.value)
+    log.info("%s; its run %s of agent %s %s. %s.", why, record.run_id, record.agent_id, state, step.value)
     return step
 
 

@@ -18,7 +18,13 @@ from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
 from airflow_provider_sequentum.jobs.port import Port
 from airflow_provider_sequentum.jobs.record import read_event
 from airflow_provider_sequentum.jobs.stop import MAX_REQUEST_SECONDS
-from airflow_provider_sequentum.sessions.describe import Highlights, failure_for, progress_line, session_summary
+from airflow_provider_sequentum.sessions.describe import (
+    Highlights,
+    failure_for,
+    progress_line,
+    session_summary,
+    what_starts_over,
+)
 from airflow_provider_sequentum.sessions.files import ScreenshotFolder, save_conversation
 from airflow_provider_sequentum.sessions.messages import send_pending
 from airflow_provider_sequentum.sessions.record import Request, SessionConfig, SessionRecord
@@ -181,6 +187,8 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         """Send the pending messages and evaluate the session's state; return whether the task is done."""
         if self.is_released:
             return True  # the task succeeded at its deadline
+        if self.config.deferrable and self._next_action(self.known_record.known_session) is Action.FOLLOW_UP:
+            self._repeat_log_of_triggerer()
         try:
             record, action = send_pending(self.port, self.known_record, self._take)
         except SequentumError as error:
@@ -287,14 +295,18 @@ class SessionAttempt(JobAttempt[SessionRecord]):
             self.is_released = True
             raise AgentBuilderTimeout(f"{message} {HOW_TO_LOOK}")
         session, sentence = self._end_at_deadline(record.session)
-        action = next_action(session, len(self.config.followups), self.config.when_ready, self.port.now())
         self.is_released = True
-        is_done = action is Action.DONE and session.state.is_over
+        is_done = self._next_action(session) is Action.DONE and session.state.is_over
         message = f"{message} {sentence}"
         self._save_and_publish(record.resolved(session), note=None if is_done else message)
         if not is_done:
+            if session.state.is_over:
+                message += f" {what_starts_over(self.config, self.task)}"
             raise AgentBuilderTimeout(message, session_id=session.session_id, agent_id=session.agent_id)
         self._succeed(session)
+
+    def _next_action(self, session: Session) -> Action:
+        return next_action(session, len(self.config.followups), self.config.when_ready, self.port.now())
 
     def _end_at_deadline(self, session: Session) -> tuple[Session, str]:
         """Cancel the session or, with ``keep_session``, poll it once."""

@@ -207,7 +207,7 @@ def failure_for(
             message = f"{session.name} ended in an error: {cause}.{said} {_saved_agent(session)}"
             if config.is_given:
                 return ended(session, f"{message} {start_over}", reason="refused")
-            follows = "The next attempt starts a new session."
+            follows = what_starts_over(config, task)
         case Action.NO_AGENT:
             message = f"{session.name} is {session.state.value}, but the service names no agent."
             follows = "The next attempt checks again." if finds_it_again else "The next attempt starts a new session."
@@ -232,6 +232,13 @@ def failure_for(
         session_id=session.session_id,
         agent_id=session.agent_id,
     )
+
+
+def what_starts_over(config: SessionConfig, task: TaskFacts) -> str:
+    """Return what starts another session in place of one that has ended without an agent, as a sentence."""
+    if task.has_next_attempt and not config.is_given:
+        return "The next attempt starts a new session."
+    return f"Clear {task_to_clear(config)} to start over."
 
 
 def _saved_agent(session: Session) -> str:

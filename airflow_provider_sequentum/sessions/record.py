@@ -65,8 +65,10 @@ class SessionConfig(JobConfig):
         """Raise ``ValueError`` if parameters contradict each other, or if the API client rejects one."""
         given = [name for name in ("prompt", "url", "session_id") if getattr(self, name) is not None]
         if len(given) != 1:
-            found = " and ".join(given) if given else "none of them"
-            raise ValueError(f"Give exactly one of prompt, url and session_id, not {found}.")
+            found = f"{' and '.join(given)} have" if given else "none of them has"
+            raise ValueError(f"Give exactly one of prompt, url and session_id: {found} a value.")
+        if self.session_id == "None":
+            raise ValueError(f"session_id must be the id of a session, not {p.shown(self.session_id)}.")
         if not self.finish and self.on_ready != "finish":
             raise ValueError("on_ready only applies with finish=True: finish=False leaves the session ready.")
         for name in ("screenshots_path", "conversation_path"):

@@ -63,7 +63,8 @@ def acquire_session(
         port.save(record)
         return record
     fate = cancel_unseen(port, session) if is_lost else ""
-    log.warning("%s of an earlier attempt is %s; starting a new one. %s", session.name, session.state.value, fate)
+    over = f"{session.name} of an earlier attempt is over ({session.state.value}); starting a new one. {fate}"
+    log.warning("%s", over.rstrip())
     return _start(port, new)
 
 

@@ -343,6 +343,8 @@ class RunFilesTransfer:
         self._check_alone(planned, None)
         self._store_types(converted)  # again, because another run may have replaced them at the same time
         self._write_manifest(manifest)
+        records = "" if manifest.records is None else f" with {counted(manifest.records, 'record')}"
+        self.log.info("Landed %s%s in %s.", counted(len(manifest.files), "file"), records, self.folder.path)
         self._remove(selection)
         return self._landed(manifest, len(missing) + len(uploaded))
 
@@ -377,8 +379,14 @@ class RunFilesTransfer:
     def _log_surprises(
         self, planned: Manifest, previous: Manifest | None, listed: Collection[int], sizes: Mapping[str, int]
     ) -> None:
-        if renamed := [f"{file.original_name!r:.100} as {file.name}" for file in planned.files if file.original_name]:
-            self.log.info("Landed under another name: %s", comma_list(renamed))
+        for what, of_converted in (("Converting", True), ("Landing under another name", False)):
+            renamed = [
+                f"{file.original_name!r:.100} as {file.name}"
+                for file in planned.files
+                if file.original_name and (file.source_sha256 is not None) is of_converted
+            ]
+            if renamed:
+                self.log.info("%s: %s", what, comma_list(renamed))
         if planned.replaced:
             replaced = counted(len(planned.replaced), "file")
             self.log.warning("Replacing %s of unknown or other origin in %s.", replaced, self.folder.path)

@@ -99,7 +99,9 @@ def below(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_records_land_with_types_and_the_manifest_names_their_source(shop: Shop) -> None:
+def test_records_land_with_types_and_the_manifest_names_their_source(
+    shop: Shop, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     notes = ExtraFile(name="products.txt", content="how the products were found")
     run_id = shop.run(ExtraFile(name="products.csv", content=PRODUCTS), notes)
     paths = shop.land(run_id)
@@ -122,6 +124,10 @@ def test_records_land_with_types_and_the_manifest_names_their_source(shop: Shop)
     assert as_it_is["source_sha256"] is None
     assert shop.manifest(run_id)["is_complete"]
     assert shop.ti.pushed["transfer"]["fetched"] == 2
+    logged = " ".join((capsys.readouterr().out + caplog.text).split())
+    assert "Converting: 'products.csv' as products.parquet" in logged
+    assert "another name" not in logged
+    assert f"Landed 2 files in file://{shop.folder(run_id)}." in logged, "records were not counted in all of them"
 
 
 class TestTypesOverRuns:
@@ -518,7 +524,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "says"),
         [
-            ({"file_format": "orc"}, "file_format must be one of 'parquet'"),
+            ({"file_format": "orc"}, "file_format must be 'parquet', not 'orc'"),
             ({"file_format": None, "partition_by": "a"}, "partition_by requires file_format"),
             ({"partition_by": ["a", "a"]}, "partition_by must name each column once"),
             ({"record_schema": {"a": "money"}}, r"record_schema: \['a'\] must be one of string, integer"),

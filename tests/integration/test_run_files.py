@@ -607,6 +607,7 @@ class TestNothingIsLostWithoutAWord:
         logged = " ".join((capsys.readouterr().out + caplog.text).split())
         assert " not copied: 'output.csv' (kind delivered, excluded by file_" in logged
         assert f"; copying {count} to {tmp_path.as_uri()}." in logged
+        assert f"Landed {count} file" in logged
 
     @pytest.mark.parametrize("listed_size", [0, None])
     def test_records_in_a_file_that_is_empty_yet(

@@ -545,6 +545,17 @@ class TestOnAgentRun:
             fired = self._fired(stage, watcher)
             assert (fired.count(first), fired.count(second)) == (1, 1)
 
+    def test_every_run_of_several_that_end_together_is_landed(
+        self, stage: Stage, sandbox: Sandbox, agent_id: int
+    ) -> None:
+        """Airflow keeps the event right after the one that started a DAG run for the next one."""
+        stage.airflow.wait_for_dag("on_agent_run")
+        wait_until(lambda: self._looks(sandbox, agent_id) > 1)
+        settings = ClientSettings(api_key=sandbox.api_key, base_url=sandbox.base_url)
+        with SequentumClient(settings) as client:
+            started = [client.send(runs.start(agent_id)).id for _ in range(3)]
+        wait_until(lambda: all(self._landed(stage, run_id) for run_id in started))
+
     def _looks(self, sandbox: Sandbox, agent_id: int) -> int:
         return sum(entry.path.endswith(f"/agent/{agent_id}/runs") for entry in sandbox.ledger.requests)
 

@@ -172,6 +172,13 @@ def test_a_retry_is_logged_without_the_key(driver: MakeDriver, caplog: pytest.Lo
     assert client.settings.api_key not in caplog.text
 
 
+def test_an_error_that_comes_again_is_told_once(driver: MakeDriver, caplog: pytest.LogCaptureFixture) -> None:
+    client = driver(*(httpx.Response(503, text=text) for text in ("busy", "busy", "closed", "busy")), RUN)
+    client.send(runs.status(7, 42))
+    told = [line for line in caplog.messages if line.startswith("Try ")]
+    assert [line.endswith("The error is the same.") for line in told] == [False, True, False, False]
+
+
 def test_the_key_is_in_no_repr_of_a_client() -> None:
     settings = fresh_settings()
     with SequentumClient(settings) as client:

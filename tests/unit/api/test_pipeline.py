@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -187,6 +189,22 @@ def test_an_answer_in_another_encoding_is_read_all_the_same(encoding: str) -> No
     assert page.is_html
     with pytest.raises(errors.HttpStatusError, match="Tée is gone"):
         read_response(GET, refusal)
+
+
+def test_a_server_without_tls_is_taken_for_one() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def refuse() -> None:
+            with server.accept()[0] as connection:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                connection.recv(65536)
+
+        answering = threading.Thread(target=refuse)
+        answering.start()
+        with pytest.raises(httpx.ConnectError) as caught:
+            httpx.get(f"https://127.0.0.1:{server.getsockname()[1]}")
+        answering.join()
+    assert "begin the base URL with http://" in str(Pipeline(SETTINGS).transport_error(GET, caught.value))
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ async def fired(trigger: AgentRunCompletedTrigger, *looks: list[Run]) -> list[in
 @pytest.fixture(autouse=True)
 def _no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SETTLING_SECONDS", 0)
+    monkeypatch.setattr(module, "SCHEDULER_SECONDS", 0)
 
 
 def test_serialisation_round_trip() -> None:
@@ -88,9 +89,54 @@ def test_watchers_of_one_agent_share_a_poll_whatever_ending_they_wait_for() -> N
     )
 
 
-async def test_each_run_fires_once() -> None:
+async def test_each_run_fires_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     looks = [[run(1)], [run(2, 1), run(1)], [run(2), run(1)], [run(3), run(2), run(1)], [run(3), run(2), run(1)]]
     assert await fired(AgentRunCompletedTrigger(agent_id=7), *looks) == [2, 3]
+    assert caplog.messages == [
+        "Watching agent 7. Does not fire for 1 run that ended before.",
+        "Run 2 of agent 7 has ended.",
+        "Run 3 of agent 7 has ended.",
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10])
+async def test_no_run_of_several_that_end_together_waits_for_the_end_of_another_run(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Airflow 3.3 does: a DAG run is given the events up to the one that queued it."""
+    events: list[int] = []
+    queued_at, given = 0, 0
+
+    def schedule() -> None:
+        nonlocal queued_at, given
+        given, queued_at = max(given, queued_at), 0
+
+    async def sleep(seconds: float) -> None:
+        if seconds >= 7:
+            schedule()
+
+    monkeypatch.setattr(module, "SCHEDULER_SECONDS", 7)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    ended = [run(number) for number in range(1, count + 1)]
+    async for event in AgentRunCompletedTrigger(agent_id=7).filter_shared_stream(stream([], ended)):
+        events.append(event.payload["run_id"])
+        queued_at = queued_at or len(events)
+    schedule()
+    assert events == [each.id for each in ended]
+    assert given == count
+
+
+async def test_a_trigger_that_dies_between_the_events_of_runs_that_end_together_repeats_none_that_is_settled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = Store()
+    first, second = AgentRunCompletedTrigger(agent_id=7), AgentRunCompletedTrigger(agent_id=7)
+    first.asset_state_store = second.asset_state_store = store  # type: ignore[assignment]
+    events = first.filter_shared_stream(stream([], [run(1), run(2), run(3)]))
+    assert [(await anext(events)).payload["run_id"] for _ in range(3)] == [1, 2, 3]
+    await events.aclose()  # type: ignore[attr-defined]
+    assert await fired(second, [run(1), run(2), run(3)]) == [3]
 
 
 async def test_after_a_restart_what_ended_meanwhile_fires_and_nothing_twice() -> None:

@@ -472,6 +472,8 @@ def test_a_timeout_cancels_the_session(service: FakeBuilder, deferrable: bool, k
     with pytest.raises(AgentBuilderTimeout, match="timeout passed") as caught:
         world.run(build(timeout=20, keep_session=keep, deferrable=deferrable))
     assert not isinstance(caught.value, AirflowFailException)
+    follows = "It has been cancelled. The next attempt starts a new session."
+    assert str(caught.value).split(" passed. ")[1].startswith("It is left as it is" if keep else follows)
     assert service.sessions["s1"].status == ("processing" if keep else "cancelled")
     service.looks = service.sessions["s1"].looks_left = 1
     world.next_attempt()
@@ -481,7 +483,7 @@ def test_a_timeout_cancels_the_session(service: FakeBuilder, deferrable: bool, k
 
 def test_execution_timeout_is_watched_while_deferred(service: FakeBuilder) -> None:
     service.looks = 10_000
-    with pytest.raises(AgentBuilderTimeout):
+    with pytest.raises(AgentBuilderTimeout, match=r"It has been cancelled\. Clear the task to start over\."):
         service.task().run(build(deferrable=True, execution_timeout=timedelta(seconds=20)))
     assert service.sessions["s1"].status == "cancelled"
 
@@ -598,6 +600,10 @@ def test_what_the_triggerer_told_is_told_again_before_the_next_deferral_wipes_it
     # Airflow 3 keeps the triggerer's log of the last deferral only: two of the three answers are told again.
     assert task_log.text.count("The builder is ready: What next?") == (3 + 2 if deferrable else 3)
     assert task_log.text.count("Repeated from the triggerer") == (2 if deferrable else 0)
+    said = [line for line in task_log.messages if line.startswith(("Sending follow-up", "Repeated from"))]
+    if deferrable:
+        # What the builder said comes before the message that answers it.
+        assert [line.split()[0] for line in said] == ["Repeated", "Sending", "Repeated", "Sending"]
 
 
 @both_modes

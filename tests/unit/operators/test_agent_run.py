@@ -339,7 +339,8 @@ def test_its_own_timeout(
     assert not isinstance(caught.value, AirflowFailException)
     stopped = on_timeout == "stop"
     assert service.runs[101].is_over is stopped
-    assert ("It has been stopped" if stopped else "It is left running (on_timeout='leave')") in str(caught.value)
+    left = "It is left running (on_timeout='leave'). The next attempt joins it."
+    assert ("It has been stopped. The next attempt starts a new run." if stopped else left) in str(caught.value)
     # The next attempt starts again, or joins the run that was left.
     task.next_attempt()
     service.plans = [Plan()]
@@ -1397,10 +1398,16 @@ def test_without_a_state_store_a_cleared_task_starts_again(
 
 BAD_INPUT: list[tuple[dict[str, Any], str]] = [
     ({"agent_id": "x"}, "agent_id must be a positive whole number, not 'x'"),
-    ({"agent_id": None}, "Give either agent_id or agent_name"),
-    ({"agent_name": "Prices"}, "Give either agent_id or agent_name"),
+    ({"agent_id": "None"}, "not 'None', the text of a template whose value is None"),
+    (
+        {"agent_id": None},
+        r"Give either agent_id or agent_name: neither has a value \(the task or template",
+    ),
+    ({"agent_name": "Prices"}, "Give either agent_id or agent_name: both have a value"),
     ({"agent_id": None, "agent_name": "no such"}, "There is no agent with the name 'no such'"),
     ({"input_parameters": "[1]"}, "input_parameters must be a JSON object"),
+    ({"input_parameters": "None"}, "input_parameters must be a JSON object, not 'None', the text of a template"),
+    ({"input_parameters": " {'a': 1}"}, r"input_parameters must be a JSON object: .*rendered without '\| tojson'"),
     ({"timeout": "soon"}, "timeout must be a number of seconds"),
     ({"min_records": "many"}, "min_records must be a whole number"),
     ({"max_errors": -1}, "max_errors must be a whole number"),

@@ -714,8 +714,14 @@ def test_a_worker_that_dies_while_it_replaces_a_run_leaves_one_that_goes(service
 @pytest.mark.parametrize(
     ("max_tries", "said"),
     [
-        (2, r"This is another attempt of the task; its run 101 of agent 7 is Running\. Joining it\."),
-        (3, r"The task was cleared; its run 101 of agent 7 is Running\. Stopping it and starting a new run\."),
+        (2, r"This is another attempt of the task; its run 101 of agent 7 has the status Running\. Joining it\."),
+        (
+            3,
+            (
+                r"The task was cleared; its run 101 of agent 7 has the status Running\. Stopping it and starting a "
+                r"new run\."
+            ),
+        ),
     ],
 )
 def test_what_the_log_says_about_a_retry_names_the_reason_the_run_and_the_decision(

@@ -108,10 +108,11 @@ def test_the_record_holds_what_a_resumed_task_needs_and_not_what_only_a_start_ne
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({}, "not none of them"),
-        ({"prompt": "  "}, "not none of them"),
-        ({"prompt": PROMPT, "url": "https://shop.example"}, "not prompt and url"),
-        ({"prompt": PROMPT, "session_id": "s1"}, "not prompt and session_id"),
+        ({}, "none of them has a value"),
+        ({"prompt": "  "}, "none of them has a value"),
+        ({"prompt": PROMPT, "url": "https://shop.example"}, "prompt and url have a value"),
+        ({"prompt": PROMPT, "session_id": "s1"}, "prompt and session_id have a value"),
+        ({"session_id": "None"}, "not 'None', the text of a template whose value is None"),
         ({"prompt": PROMPT, "followups": ("a", " ")}, "number 2 of 2 is empty"),
         ({"prompt": PROMPT, "followups": {"a": 1}}, "list of strings"),
         ({"prompt": PROMPT, "followups": [1]}, "list of strings"),

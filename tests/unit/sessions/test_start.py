@@ -184,7 +184,7 @@ def test_a_lost_session_is_said_so_and_started_again_only_by_policy() -> None:
         opened(service, previous=before.seen(before.session.rejected()))
     record, worker = opened(service, RESTARTS, previous=before.seen(before.session.rejected()))
     assert service.count("start") == 2
-    assert any("is gone" in line for line in worker.said)
+    assert any("is over (gone); starting a new one" in line for line in worker.said)
     assert record.pending is None
 
 
