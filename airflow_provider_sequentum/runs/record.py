@@ -177,6 +177,16 @@ class RunRecord(JobRecord):
         run = f"Run {self.run_id}" if self.run_id is not None else "A run"
         return f"{run} of agent {self.agent_id}"
 
+    def replacing(self, previous: Self | None) -> Self:
+        """Return the record of a run that is started instead of an earlier one of the task, if there is one."""
+        if previous is None:
+            return self
+        return self.updated(
+            replaced=previous.all_runs,
+            first_requested_at=previous.first_requested_at,
+            may_lack_runs=self.may_lack_runs or previous.may_lack_runs or previous.is_ambiguous,
+        )
+
     def started(self, run_id: int) -> Self:
         """Return the record with the run that was started."""
         starts = self.starts

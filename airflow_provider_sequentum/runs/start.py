@@ -157,27 +157,21 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
     config = new.config
     before = new.starts or (previous.starts_made if previous is not None else ())
     starts = check_before_start(port, config, before, is_first=previous is None)
-    record = new.updated(first_requested_at=port.now(), starts=starts)
-    if previous is not None:
-        record = record.updated(
-            replaced=previous.all_runs,
-            first_requested_at=previous.first_requested_at,
-            may_lack_runs=new.may_lack_runs or previous.may_lack_runs or previous.is_ambiguous,
-        )
+    record = new.updated(first_requested_at=port.now(), starts=starts).replacing(previous)
 
-    def intend() -> None:
+    def save_intent() -> None:
         nonlocal record
         record = record.updated(requested_at=port.now())
         port.claim(record.claim())
         port.save(record)
 
-    def take_back() -> None:
+    def discard_intent() -> None:
         port.save(previous)
         # The run that a sibling finds may be an earlier one of this task, which it no longer knows.
         port.claim((previous or record).claim(is_answered=not record.may_lack_runs))
 
     try:
-        reply = send_start(port, config.start_call(), f"Agent {record.agent_id}", intend, take_back)
+        reply = send_start(port, config.start_call(), f"Agent {record.agent_id}", save_intent, discard_intent)
         _refuse_earlier_run(reply.value, record, config)
     except SequentumError as error:
         if not error.may_have_acted:
@@ -216,7 +210,7 @@ def _announce(port: Port, config: RunConfig, starts: tuple[PlannedStart, ...]) -
 
 
 def send_start(
-    port: Port, call: Call[T], what: str, intend: Callable[[], None], take_back: Callable[[], None]
+    port: Port, call: Call[T], what: str, save_intent: Callable[[], None], discard_intent: Callable[[], None]
 ) -> Reply[T]:
     """Save the intent and send a start request; repeat both while the service refuses it because another run is active.
 
@@ -224,13 +218,13 @@ def send_start(
     one, would search for its run, and could find that of another user.
 
     :param what: what to start, for the log.
-    :param intend: saves the intent.
-    :param take_back: saves that nothing was started.
+    :param save_intent: saves the intent.
+    :param discard_intent: saves that nothing was started.
     """
     for delay in (*BUSY_DELAYS, None):
         before = port.record
         try:
-            intend()
+            save_intent()
         except BaseException:
             port.record = before
             raise
@@ -239,7 +233,7 @@ def send_start(
         except SequentumError as error:
             if error.may_have_acted:
                 raise
-            take_back()
+            discard_intent()
             if error.status_code != 409 or delay is None:
                 raise
             log.warning("%s cannot be started now; trying again in %g s. (%s)", what, delay, error)

@@ -189,6 +189,13 @@ class SpaceRecord(JobRecord):
             starts=tuple(start for start in self.starts if start.agent_id == agent_id),
         )
 
+    def replacing(self, previous: Self | None) -> Self:
+        """Return the record of runs that are started instead of earlier ones of the task, if there are any."""
+        if previous is None:
+            return self
+        may_lack_runs = self.may_lack_runs or previous.may_lack_runs or previous.is_ambiguous
+        return self.updated(replaced=previous.all_runs, may_lack_runs=may_lack_runs)
+
     def answered(self, response: SpaceRun) -> Self:
         """Return the record with the runs in the service's response.
 

@@ -106,25 +106,20 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
     if config.min_credits is not None:
         check_credits(port, config.min_credits, new.name)
     made = new.starts or (previous.starts_made if previous is not None else ())
-    record = new.updated(starts=_reserve_credits(port, new, made))
-    if previous is not None:
-        record = record.updated(
-            replaced=previous.all_runs,
-            may_lack_runs=new.may_lack_runs or previous.may_lack_runs or previous.is_ambiguous,
-        )
+    record = new.updated(starts=_reserve_credits(port, new, made)).replacing(previous)
 
-    def intend() -> None:
+    def save_intent() -> None:
         nonlocal record
         record = record.updated(requested_at=port.now())
         claim_runs(port, record, is_answered=False)
         port.save(record)
 
-    def take_back() -> None:
+    def discard_intent() -> None:
         port.save(previous)
         claim_runs(port, previous or record, is_answered=not record.may_lack_runs)
 
     try:
-        response = send_start(port, config.start_call(), f"Space {config.space_id}", intend, take_back).value
+        response = send_start(port, config.start_call(), f"Space {config.space_id}", save_intent, discard_intent).value
     except SequentumError as error:
         if not error.may_have_acted:
             _announce(port, config, made)

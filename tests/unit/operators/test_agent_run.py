@@ -1017,7 +1017,9 @@ def sibling(service: FakeService, task: FakeTask) -> int:
     """The run that the mapped sibling beside the task has started and pushed."""
     task.ti.map_index = 0
     run = service.start(by_stranger=True)
-    task.ti.another_pushes("run_agent", 1, "sequentum_claim", Claim(agent_id=7, run_ids=(run.id,), map_index=1).to_json())
+    task.ti.another_pushes(
+        "run_agent", 1, "sequentum_claim", Claim(agent_id=7, run_ids=(run.id,), map_index=1).to_json()
+    )
     return run.id
 
 
@@ -1044,7 +1046,9 @@ def test_the_run_of_a_sibling_does_not_make_a_lost_start_ambiguous(
 def test_a_siblings_run_whose_answer_is_late_is_not_adopted(
     service: FakeService, worker: Worker, task: FakeTask, sibling: int, deferrable: bool
 ) -> None:
-    task.ti.another_pushes("run_agent", 1, "sequentum_claim", Claim(agent_id=7, is_answered=False, map_index=1).to_json())
+    task.ti.another_pushes(
+        "run_agent", 1, "sequentum_claim", Claim(agent_id=7, is_answered=False, map_index=1).to_json()
+    )
     service.faults["start"] = [(fakes.server_error, False)]
     with pytest.raises(AgentRunStartAmbiguous, match="1 mapped sibling may have started it"):
         run_through(worker, task, deferrable=deferrable)

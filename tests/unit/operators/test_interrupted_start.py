@@ -132,7 +132,7 @@ def test_the_job_of_a_late_response_is_stopped(
 ) -> None:
     # A mapped sibling starts the same agent at the same time, so that a search would find nothing certain.
     task.ti.map_index = 0
-    task.ti.xcoms["run_agent", 1, CLAIM_KEY] = Claim(agent_id=7, is_answered=False, map_index=1).to_json()
+    task.ti.another_pushes("run_agent", 1, CLAIM_KEY, Claim(agent_id=7, is_answered=False, map_index=1).to_json())
     arguments, stop = KINDS[kind]
     ended = kind(task_id="run_agent", deferrable=False, **arguments)
     when_started(interruption(ended, end))
