@@ -197,9 +197,9 @@ def test_a_session_is_started_from_a_prompt_or_a_url(arguments: dict[str, Any], 
         ({"mode": "url", "prompt": "Prices of laptops"}, "url mode needs a url"),
         ({"mode": "url", "prompt": "Prices of laptops", "url": " "}, "url mode needs a url"),
         ({"mode": "prompt", "url": "https://shop.example"}, "prompt mode needs a prompt"),
-        ({"prompt": "short"}, "has 5 characters"),
-        ({"prompt": " " * 50}, "has 0 characters"),
-        ({"prompt": "x" * 5001}, "has 5001 characters"),
+        ({"prompt": "short"}, "must have 10 to 5000 characters, not 5[.]"),
+        ({"prompt": " " * 50}, "must have 10 to 5000 characters, not 0[.]"),
+        ({"prompt": "x" * 5001}, "must have 10 to 5000 characters, not 5001[.]"),
     ],
 )
 def test_a_session_without_a_usable_prompt_or_url_is_not_started(arguments: dict[str, str], complaint: str) -> None:
