@@ -397,7 +397,7 @@ def text_figures(modules: list[Module]) -> dict[str, Figure]:
     imports = sum(import_lines(module.tree) for module in modules)
     comments = sum(comment_lines(module.source) for module in modules)
     return {
-        "lines of a function, median": Figure(statistics.median(lengths or [0])),
+        "lines of a function, median": Figure(statistics.median_low(lengths or [0])),
         "lines of a function, 95 % have at most": Figure(percentile(lengths, 95)),
         "lines of a function, longest": Figure(max(lengths, default=0)),
         "import lines": Figure(share(imports, filled), unit=" %"),
