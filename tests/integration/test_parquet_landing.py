@@ -282,7 +282,7 @@ class TestTypesOverRuns:
         assert records(path) == [{"id": 1, "name": "a b"}]
         assert shop.land(run_id, delimiter=";", encoding="cp1252") == [path]
         assert shop.ti.pushed["transfer"]["fetched"] == 0
-        shop.land(run_id)
+        shop.land(run_id, delimiter=",")
         assert shop.ti.pushed["transfer"]["fetched"] == 1, "read in another way, it is another table"
 
     @pytest.mark.parametrize("content", ["", "{", '{"format": 1}', '{"agent_id":1,"run_id":1,"columns":{"a":"money"}}'])
