@@ -15,7 +15,7 @@ import math
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import Future
+from concurrent import futures
 from contextlib import aclosing, closing
 from contextvars import copy_context
 from functools import cached_property
@@ -121,12 +121,12 @@ class _RequestInThread(Generic[T]):
 
     def __init__(self, call: Call[T]) -> None:
         self._call = call
-        self._reply: Future[Reply[T]] | None = None
+        self._reply: futures.Future[Reply[T]] | None = None
         """The reply to the request that was sent last; ``None`` before the first."""
 
     def send(self, send: Callable[[], Reply[T]]) -> Reply[T]:
         """Call ``send`` in a thread, and return what it returns."""
-        reply: Future[Reply[T]] = Future()
+        reply: futures.Future[Reply[T]] = futures.Future()
         self._reply = reply
 
         def fulfill() -> None:
@@ -148,12 +148,11 @@ class _RequestInThread(Generic[T]):
         """
         if self._reply is None:
             raise self._call.error(ConnectionNotMade, "the task was interrupted before")
-        try:
-            return self._reply.result(seconds)
-        except TimeoutError:
-            pass
-        reason = "the task was interrupted, and no response arrived in time"
-        raise self._call.error(ResponseLost, reason, may_have_acted=self._call.changes_something)
+        futures.wait([self._reply], seconds)
+        if not self._reply.done():
+            reason = "the task was interrupted, and no response arrived in time"
+            raise self._call.error(ResponseLost, reason, may_have_acted=self._call.changes_something)
+        return self._reply.result()
 
 
 def _is_poll(call: Call[Any], share: float) -> bool:

@@ -152,7 +152,8 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
                     len(listed),
                 )
             ended = announced.unannounced(listed, self.ending)
-            for number, batch in enumerate([ended[:-1], ended[-1:]] if len(ended) > 1 else [ended]):
+            batches = [ended[:-1], ended[-1:]] if len(ended) > 1 else [ended]
+            for number, batch in enumerate(batches):
                 if number:
                     await asyncio.sleep(SCHEDULER_SECONDS)
                 for run in batch:
