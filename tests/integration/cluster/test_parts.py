@@ -103,7 +103,13 @@ def test_somebody_stops_a_run_with_a_key_of_their_own(service: SandboxService) -
 def test_every_fault_of_a_storm_is_taken(service: SandboxService) -> None:
     for fault in FAULTS.values():
         service.add_fault(fault)
+    faults = f"{service.base_url}/sandbox/faults"
+    taken = httpx.get(faults, trust_env=False).json()
+    assert [(each["route"], each["fault"]) for each in taken] == [
+        (each["route"], each["fault"]) for each in FAULTS.values()
+    ]
     service.clear_faults()
+    assert httpx.get(faults, trust_env=False).json() == []
 
 
 def test_a_crash_of_the_database_cuts_connections_and_keeps_rows(postgres: Postgres) -> None:
